@@ -1,0 +1,4 @@
+from mrpc_lightning.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+import csv
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.optim import warmup_steps
+
+# TensorBoard's "custom scalars" page: training and validation in one chart.
+CHARTS = {
+    "training and validation": {
+        name: ["Multiline", [f"train_{name}$", f"val_{name}$"]] for name in ("loss", "accuracy", "f1")
+    }
+}
+EPOCH_FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_f1")
+
+
+def run_dir(trainer: Trainer) -> Path:
+    """Return the folder of the run that a Trainer makes."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Save `config.yaml` for `fit` alone: what evaluates a run does not write over how it was trained."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the configuration into the run's folder."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class RunRecorder(Callback):
+    """Say what a run is about to do, keep what it needs later, and measure how fast it trains."""
+
+    def __init__(self) -> None:
+        self.wall_seconds = 0.0
+        self.training_seconds = 0.0
+        self.trained_pairs = 0
+        self._start = self._epoch_start = self._validation_start = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the tokenizer in the run's folder and lay out TensorBoard's charts."""
+        self._start = time.perf_counter()
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+            return
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        if isinstance(datamodule, MRPCDataModule) and datamodule.tokenizer is not None:
+            datamodule.tokenizer.save_pretrained(run_dir(trainer) / "tokenizer")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(CHARTS)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the derived quantities of the run."""
+        assert isinstance(pl_module, ParaphraseClassifier)
+        steps = int(trainer.estimated_stepping_batches)
+        data, hparams = trainer.datamodule, pl_module.hparams  # type: ignore[attr-defined]  # Lightning sets it
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        if not trainer.is_global_zero:
+            return
+        if isinstance(data, MRPCDataModule):
+            print(f"pairs     {len(data.pairs['train']):,} to train, {len(data.pairs['validation']):,} to validate: {data.source}")
+        weights = "" if hparams["pretrained"] else " with random weights"
+        print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters, {trainer.precision}")
+        print(
+            f"schedule  {trainer.max_epochs} epochs, {steps:,} optimizer steps, "
+            f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}"
+        )
+        print(f"run       {run_dir(trainer)}\n", flush=True)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of an epoch."""
+        self._epoch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count pairs."""
+        self.trained_pairs += len(batch["labels"]) * trainer.world_size
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the training clock while the model is validated."""
+        self._validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the training clock go on."""
+        if trainer.training or trainer.state.fn == "fit":
+            self._epoch_start += time.perf_counter() - self._validation_start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock of an epoch and print its figures."""
+        self.training_seconds += time.perf_counter() - self._epoch_start
+        figures = "  ".join(
+            f"{name} {trainer.callback_metrics[name]:.4f}" for name in EPOCH_FIGURES if name in trainer.callback_metrics
+        )
+        line = f"epoch {trainer.current_epoch + 1}  {figures}"
+        # The bar prints above itself; a plain print would break it.
+        progress_bar = trainer.progress_bar_callback
+        if progress_bar is not None:
+            progress_bar.print(line)
+        elif trainer.is_global_zero:
+            print(line, flush=True)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock of the run."""
+        self.wall_seconds = time.perf_counter() - self._start
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Write `predictions.csv`: idx, label name and the probability of each class, in the order of the input.
+
+    Args:
+        path: The file to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(write_interval="epoch")
+        self.path = path
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        predictions: Sequence[torch.Tensor],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Collect every process's probabilities and write them in one file."""
+        rows = [row for batch in batch_indices[0] for row in batch]
+        probabilities = torch.cat(list(predictions)).tolist()
+        found = list(zip(rows, probabilities, strict=True))
+        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, found)
+            found = sorted(pair for part in parts for pair in part)
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, ParaphraseClassifier) and pl_module.model is not None
+        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        names = pl_module.hparams["label_names"]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["idx", "sentence1", "sentence2", "label", *(f"probability_{name}" for name in names)])
+            for row, values in found:
+                pair = data.pairs["predict"][row]
+                label = names[max(range(2), key=values.__getitem__)]
+                writer.writerow([pair["idx"], pair["sentence1"], pair["sentence2"], label, *(f"{v:.6f}" for v in values)])

@@ -1,0 +1,326 @@
+import difflib
+import inspect
+import json
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from mrpc_lightning import __version__, results, runs
+from mrpc_lightning.callbacks import PredictionWriter, RunRecorder, SaveConfig, run_dir
+from mrpc_lightning.data import MRPCDataModule, load_tokenizer
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import ParaphraseClassifier
+
+LOGS, RUN_NAME = "tb_logs", "mrpc"
+TRAINER_DEFAULTS = {
+    "max_epochs": 5,
+    "precision": None,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+    "logger": {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": LOGS, "name": RUN_NAME, "default_hp_metric": False},
+    },
+}
+EARLY_STOPPING_DEFAULTS = {"monitor": "val_f1", "mode": "max", "patience": 2}
+CHECKPOINT_DEFAULTS = {
+    "monitor": "val_f1",
+    "mode": "max",
+    "filename": "best",
+    "save_last": True,
+    "enable_version_counter": False,
+}
+DEMO_COMMAND = "python -m mrpc_lightning fit --config configs/demo.yaml"
+LINKED = ("model_name", "revision", "label_names")
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one line and name the flag that was probably meant."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print an error and exit with code 2."""
+        raise_usage(explain_parser_error(str(message), self._keys()))
+
+    def _keys(self) -> list[str]:
+        parsers: list[Any] = [self]
+        if self._subcommands_action:
+            parsers += self._subcommands_action._name_parser_map.values()
+        return sorted({option.lstrip("-") for parser in parsers for option in parser._option_string_actions})
+
+
+def explain_parser_error(message: str, keys: list[str]) -> str:
+    """Turn jsonargparse's message, of up to ten lines, into one line for the person at the keyboard.
+
+    Args:
+        message: What jsonargparse says.
+        keys: All keys there are, such as "model.learning_rate".
+    """
+    text = " ".join(message.split())
+    if found := re.match(r'Parser key "([\w.]+)": (.*)', text):
+        key, problem = found.groups()
+        value = re.search(r"(?:Got|Given) value: (\S.*?)(?: Given value|$)", problem[problem.rfind("value type") + 1 :])
+        literals = re.findall(r"typing\.Literal\[(.*?)\]", problem.split("Errors:")[0])
+        types = re.findall(r"<class '(\w+)'>", problem.split("Errors:")[0].split("Got value")[0])
+        names = [*dict.fromkeys(", ".join(literals).replace("'", "").split(", ") if literals else [])]
+        names += ["null" if name == "NoneType" else name for name in dict.fromkeys(types)]
+        if value and names:
+            return f"--{key} {value[1]}: expected {', '.join(names[:-1])}{' or ' * (len(names) > 1)}{names[-1]}"
+        return f"--{key}: {problem}"
+    if text.startswith("expected \"subcommand\""):
+        return f"say what to do: {', '.join(LightningCLI.subcommands())}; for example: {DEMO_COMMAND}"
+    if "invalid choice" in text:
+        keys = list(LightningCLI.subcommands())
+    found = re.search(r"(?:arguments: -*|accept option '|invalid choice: ')([\w.]+)", text)
+    close = difflib.get_close_matches(found[1], keys, n=1) if found else []
+    return f"{text}; did you mean {'--' * ('invalid choice' not in text)}{close[0]}?" if close else text
+
+
+class CLI(LightningCLI):
+    """LightningCLI that says what came of a run, and that evaluates what was trained, never a random head."""
+
+    checkpoint: Path | None = None
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the two callbacks that every run has, and let the data follow the model's choices."""
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(ModelCheckpoint, "model_checkpoint")
+        parser.set_defaults({f"early_stopping.{name}": value for name, value in EARLY_STOPPING_DEFAULTS.items()})
+        parser.set_defaults({f"model_checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
+        for name in LINKED:  # this way round, so that a checkpoint's encoder decides on the tokenizer
+            parser.link_arguments(f"model.{name}", f"data.{name}")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the command line. Where a checkpoint is used, its values stand between config files and flags."""
+        words = sys.argv[1:] if args is None else args
+        assert isinstance(words, list)
+        self.config = parser.parse_args(words)
+        subcommand = self.config["subcommand"]
+        config = self.config[subcommand]
+        untrained = subcommand == "fit" or config.trainer.fast_dev_run
+        if untrained and not config.ckpt_path:
+            return
+        self.checkpoint = runs.find_checkpoint(config.ckpt_path or "best", logs_folder(config))
+        saved = checkpoint_values(self.checkpoint)
+        position = words.index(subcommand) + 1
+        files, flags = split_config_files(words[position:])
+        values = ["--config", json.dumps(saved)]
+        self.config = parser.parse_args([*words[:position], *files, *values, *flags])
+        for key, value in saved["model"].items():
+            if subcommand != "fit" and self.config[subcommand]["model"][key] != value:
+                raise InputError(f"--model.{key}: {self.checkpoint} was trained with {value!r}; leave the flag out")
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning's own would set a checkpoint's values over the command line's flags."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the precision, and keep everything but `fit` from starting a run's folder."""
+        config = self.config[self.subcommand]
+        if config.trainer.precision is None:
+            config.trainer.precision = choose_precision(config.trainer.accelerator)
+        if self.subcommand != "fit":
+            config.trainer.logger = False
+            config.verbose = False
+        # Lightning's default bar, rich, breaks its figures over several lines in a terminal of 80 columns.
+        callbacks = config.trainer.callbacks or []
+        if config.trainer.enable_progress_bar is not False and "ProgressBar" not in str(callbacks):
+            config.trainer.callbacks = [*callbacks, Namespace(class_path="lightning.pytorch.callbacks.TQDMProgressBar")]
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and Trainer; the model with its weights, where there is a checkpoint."""
+        super().instantiate_classes()
+        if self.checkpoint is None:
+            return
+        config = self.config_init[self.subcommand]
+        self.model = ParaphraseClassifier.load_from_checkpoint(
+            self.checkpoint, map_location="cpu", weights_only=True, **self.config[self.subcommand].model.as_dict()
+        )
+        config.ckpt_path = str(self.checkpoint) if self.subcommand == "fit" else None
+        tokenizer = runs.run_folder(self.checkpoint) / "tokenizer"
+        if tokenizer.is_dir():
+            self.datamodule.tokenizer = load_tokenizer(str(tokenizer), None, f"--ckpt_path {self.checkpoint}")
+
+    def after_fit(self) -> None:
+        """Score the best checkpoint on the validation split, and close with a table."""
+        if self._only_a_trial():
+            return
+        best = self.trainer.checkpoint_callback.best_model_path
+        if not best:
+            raise InputError("no checkpoint was kept: training ended before a validation")
+        self.trainer.test(
+            self.model, self.datamodule.val_dataloader(), ckpt_path=best, verbose=False, weights_only=True
+        )
+        recorder = next(callback for callback in self.trainer.callbacks if isinstance(callback, RunRecorder))
+        saved = runs.read_checkpoint(Path(best))
+        epoch, pairs_per_second = saved["epoch"] + 1, recorder.trained_pairs / recorder.training_seconds
+        folder = run_dir(self.trainer)
+        figures = self._report(
+            "test",
+            f"best checkpoint (epoch {epoch})",
+            folder / "metrics.json",
+            split="validation",
+            source=self.datamodule.source,
+            checkpoint=str(Path(best).relative_to(folder)),
+            epoch=epoch,
+            optimizer_step=saved["global_step"],
+            epochs_trained=self.trainer.current_epoch,
+            seed=self.config[self.subcommand].seed_everything,
+            precision=str(self.trainer.precision),
+            wall_seconds=round(recorder.wall_seconds, 1),
+            training_pairs_per_second=round(pairs_per_second, 1),
+        )
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss")}
+                logger.log_hyperparams({**self.model.hparams, **self.datamodule.hparams}, final, self.trainer.global_step)
+        stopped = self.trainer.current_epoch < (self.trainer.max_epochs or 0) and self.trainer.should_stop
+        self._say(
+            f"{results.duration(recorder.wall_seconds)} for {self.trainer.current_epoch} epochs{', stopped early' * stopped}; "
+            f"{pairs_per_second:.0f} pairs/s while training\n\n"
+            f"run    {folder}\n"
+            f"next   tensorboard --logdir {folder}\n"
+            f"       python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv"
+        )
+
+    def after_validate(self) -> None:
+        """Close with a table."""
+        self._report_checkpoint("val", "validation")
+
+    def after_test(self) -> None:
+        """Close with a table."""
+        self._report_checkpoint("test", self.datamodule.test_split)
+
+    def before_predict(self) -> None:
+        """Have the predictions written into the run's folder."""
+        if self.checkpoint is not None and not self.trainer.fast_dev_run:
+            path = runs.run_folder(self.checkpoint) / "predictions.csv"
+            self.trainer.callbacks.append(PredictionWriter(path))
+
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        if self._only_a_trial() or self.checkpoint is None:
+            return
+        path = runs.run_folder(self.checkpoint) / "predictions.csv"
+        self._say(f"\n{len(self.datamodule.pairs['predict']):,} pairs predicted with {self.checkpoint}: {path}")
+
+    def _report_checkpoint(self, stage: str, split: str) -> None:
+        if self._only_a_trial() or self.checkpoint is None:
+            return
+        self._say(f"\n{split} split, {self.checkpoint}")
+        path = runs.run_folder(self.checkpoint) / f"{self.subcommand}_metrics.json"
+        self._report(stage, "this checkpoint", path, split=split, checkpoint=str(self.checkpoint))
+        self._say(f"also in {path}")
+
+    def _report(self, stage: str, title: str, path: Path, **about: Any) -> dict[str, float | int]:
+        figures = results.collect(self.trainer.callback_metrics, stage)
+        if self.trainer.is_global_zero:
+            results.write(path, {**figures, **about})
+        self._say("\n" + results.table(figures, title, self.model.hparams["label_names"][1]))
+        return figures
+
+    def _only_a_trial(self) -> bool:
+        if self.trainer.fast_dev_run:
+            self._say("\nfast_dev_run: everything ran on a batch or so; nothing was saved, and no figure means anything")
+        return bool(self.trainer.fast_dev_run)
+
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            print(text, flush=True)
+
+
+def choose_precision(accelerator: str) -> str:
+    """Choose mixed precision on a GPU: bf16 where the card computes in it, else fp16. Anything else stays in fp32."""
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def checkpoint_values(checkpoint: Path) -> dict[str, dict[str, Any]]:
+    """Read the hyper-parameters of model and data out of a checkpoint, those that still exist."""
+    saved = runs.read_checkpoint(checkpoint)
+    values = {}
+    for key, section, owner, skipped in (
+        ("model", "hyper_parameters", ParaphraseClassifier, ()),
+        ("data", "datamodule_hyper_parameters", MRPCDataModule, (*LINKED, "predict_file")),
+    ):
+        known = inspect.signature(owner).parameters.keys() - skipped
+        values[key] = {name: value for name, value in saved.get(section, {}).items() if name in known}
+    return values
+
+
+def logs_folder(config: Any) -> Path:
+    """Return the folder in which runs are searched: a config file's own, else that of all runs."""
+    loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+    settings = getattr(loggers[0], "init_args", None)
+    if settings is None:
+        return Path(LOGS)
+    folder = Path(settings.get("save_dir") or LOGS)
+    return folder / (settings.get("name") or "") if config.config else folder
+
+
+def split_config_files(words: list[str]) -> tuple[list[str], list[str]]:
+    """Part a command line's `--config FILE` words from the others, both in their order."""
+    files: list[str] = []
+    flags: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in ("--config", "-c"):
+            files += [word, next(rest)]
+        else:
+            (files if word.startswith(("--config=", "-c=")) else flags).append(word)
+    return files, flags
+
+
+def raise_usage(message: str) -> NoReturn:
+    """Print an error in one line and exit with code 2."""
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(2)
+
+
+def quieten() -> None:
+    """Silence what a person can do nothing about; warnings that name something to do stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.*is deprecated",  # Lightning's own business
+        ".*does not have many workers",  # pairs are tokenized beforehand: workers would only cost time
+        "Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def main(args: list[str] | None = None) -> CLI:
+    """Run the command line.
+
+    Args:
+        args: The words after the program's name; without it, those of this process.
+
+    Returns:
+        The finished command line, with its `trainer`, `model` and `datamodule`.
+    """
+    quieten()
+    try:
+        return CLI(
+            ParaphraseClassifier,
+            MRPCDataModule,
+            args=args,
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False, "version": f"mrpc_lightning {__version__}"},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [RunRecorder()]},
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+    except InputError as error:
+        raise_usage(str(error))

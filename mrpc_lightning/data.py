@@ -1,0 +1,244 @@
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from mrpc_lightning import demo, hub, sources
+from mrpc_lightning.errors import InputError
+
+Split = Literal["train", "validation", "test"]
+NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
+
+
+class MRPCDataModule(LightningDataModule):
+    """Sentence pairs, tokenized together, in batches that are padded to their longest pair.
+
+    Pairs come from the Hub; or from `data_dir`; or from a user's files. A file that is named for a split goes before
+    the other two. Each batch is a dictionary of `input_ids`, `attention_mask` and, where the tokenizer has them,
+    `token_type_ids`, of shape (batch, tokens), and `labels` of shape (batch,), which prediction does without.
+
+    Args:
+        model_name: The encoder whose tokenizer is used. On the command line it comes from `model.model_name`.
+        revision: Branch, tag or commit of the encoder on the Hub. On the command line, from `model.revision`.
+        label_names: Names of the negative and of the positive class. On the command line, from `model.label_names`.
+        dataset_name: A data set on the Hub, or "demo" for the embedded corpus.
+        dataset_config: The data set's configuration, if it has several.
+        data_dir: A folder of MRPC's own files, in Microsoft's or GLUE's layout, or one that
+            `DatasetDict.save_to_disk` wrote.
+        train_file: A CSV, TSV, JSON lines or Parquet file of training pairs.
+        validation_file: The same for validation. Without it a share of `train_file` is held out.
+        test_file: The same for `test`.
+        predict_file: Pairs to predict, with or without labels. Without it `predict` takes the test split.
+        sentence1_column: Column of the first sentence, in files and data sets.
+        sentence2_column: Column of the second sentence.
+        label_column: Column of the label: 0 and 1, or the class's name.
+        validation_share: Share of `train_file` to hold out, each class in proportion, where there is no
+            `validation_file`.
+        split_seed: Seed of that split: the same file and seed give the same pairs.
+        test_split: The split that `test` scores. Unset: "test" if there is a `test_file`, else "validation".
+        max_length: Tokens a pair; a longer one is cut, the longer sentence first.
+        batch_size: Training pairs a process and step.
+        eval_batch_size: Pairs a process and step in validation, test and prediction.
+        num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "google-bert/bert-base-uncased",
+        revision: str | None = None,
+        label_names: list[str] = ["not_equivalent", "equivalent"],  # noqa: B006 -- read only; its value is shown by --help
+        dataset_name: str = "nyu-mll/glue",
+        dataset_config: str | None = "mrpc",
+        data_dir: str | None = None,
+        train_file: str | None = None,
+        validation_file: str | None = None,
+        test_file: str | None = None,
+        predict_file: str | None = None,
+        sentence1_column: str = "sentence1",
+        sentence2_column: str = "sentence2",
+        label_column: str = "label",
+        validation_share: float = 0.1,
+        split_seed: int = 42,
+        test_split: Split | None = None,
+        max_length: int = 128,
+        batch_size: int = 16,
+        eval_batch_size: int = 64,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        for name in ("max_length", "batch_size", "eval_batch_size"):
+            if self.hparams[name] < 1:
+                raise InputError(f"--data.{name} {self.hparams[name]}: must be at least 1")
+        if num_workers < 0:
+            raise InputError(f"--data.num_workers {num_workers}: must not be negative")
+        if not 0 < validation_share < 1:
+            raise InputError(f"--data.validation_share {validation_share:g}: must lie between 0 and 1")
+        if data_dir and train_file:
+            raise InputError("--data.data_dir and --data.train_file both say where training pairs are; give one")
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.pairs: dict[str, Dataset] = {}  # sentences by split
+        self.tokens: dict[str, Dataset] = {}  # word pieces by split, row for row
+        self._tables: dict[str, sources.Table] = {}
+
+    @property
+    def test_split(self) -> str:
+        """The split that `test` scores."""
+        return self.hparams["test_split"] or ("test" if self.hparams["test_file"] else "validation")
+
+    @property
+    def source(self) -> str:
+        """Where training pairs come from, for people."""
+        values = self.hparams
+        hub_name = " ".join(filter(None, [values["dataset_name"], values["dataset_config"]]))
+        return values["train_file"] or values["data_dir"] or hub_name
+
+    def prepare_data(self) -> None:
+        """Download, once on each machine, what the Hub has."""
+        self.tokenizer = self.tokenizer or self._load_tokenizer()
+        if not (self.hparams["train_file"] or self.hparams["data_dir"]):
+            sources.read_hub(self.hparams["dataset_name"], self.hparams["dataset_config"])
+
+    def setup(self, stage: str) -> None:
+        """Read, check and tokenize the splits that a stage needs.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict".
+
+        Raises:
+            InputError: If there is no such split, or its pairs are not in order.
+        """
+        self.tokenizer = self.tokenizer or self._load_tokenizer()
+        for split in NEEDED.get(stage, (self.test_split if stage == "test" else "predict",)):
+            if split not in self.tokens:
+                self.pairs[split] = self.read(split)
+                self.tokens[split] = self._tokenize(self.pairs[split])
+        self._tables.clear()
+        # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    def read(self, split: str) -> Dataset:
+        """Return a split's pairs, checked, as `sources.pairs` gives them.
+
+        Args:
+            split: "train", "validation", "test" or "predict".
+
+        Raises:
+            InputError: If there is no such split, or its pairs are not in order.
+        """
+        files = self.hparams
+        if files["train_file"] and not files["validation_file"] and split in ("train", "validation"):
+            everything = self._pairs(sources.read_file(Path(files["train_file"]), "train_file"))
+            return hold_out(everything, files["validation_share"], files["split_seed"], files["train_file"])[split]
+        if path := files[f"{split}_file"]:
+            return self._pairs(sources.read_file(Path(path), f"{split}_file"), labelled=split != "predict")
+        if files["train_file"]:
+            raise InputError(f"no {split} pairs: name a file of them with --data.{split}_file")
+        tables = self._read_all()
+        wanted = "test" if split == "predict" else split
+        if wanted not in tables:
+            raise InputError(
+                f"{self.source} has no {wanted} split, only {', '.join(tables)}: "
+                f"name a file of pairs with --data.{split}_file"
+            )
+        return self._pairs(tables[wanted], labelled=split != "predict")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return shuffled batches."""
+        return self._dataloader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the validation split's batches, in order."""
+        return self._dataloader("validation")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the batches that `test` scores, in order."""
+        return self._dataloader(self.test_split)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return the batches to predict, in order."""
+        return self._dataloader("predict")
+
+    def _read_all(self) -> dict[str, sources.Table]:
+        if not self._tables:
+            folder = self.hparams["data_dir"]
+            self._tables = (
+                sources.read_folder(Path(folder))
+                if folder
+                else sources.read_hub(self.hparams["dataset_name"], self.hparams["dataset_config"])
+            )
+        return self._tables
+
+    def _pairs(self, table: sources.Table, labelled: bool = True) -> Dataset:
+        columns = tuple(self.hparams[f"{name}_column"] for name in sources.COLUMNS)
+        return sources.pairs(table, columns, self.hparams["label_names"], labelled)
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        name = self.hparams["model_name"]
+        tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"--model.model_name {name}")
+        if self.hparams["max_length"] > tokenizer.model_max_length:
+            raise InputError(
+                f"--data.max_length {self.hparams['max_length']}: {name} takes {tokenizer.model_max_length} tokens at most"
+            )
+        return tokenizer
+
+    def _tokenize(self, pairs: Dataset) -> Dataset:
+        tokenizer = self.tokenizer
+        assert tokenizer is not None
+        # Both sentences at once: the tokenizer puts the separator and token_type_ids where this encoder wants them.
+        encoded = tokenizer(
+            list(pairs["sentence1"]), list(pairs["sentence2"]), truncation=True, max_length=self.hparams["max_length"]
+        )
+        columns = dict(encoded)
+        if "label" in pairs.column_names:
+            columns["labels"] = list(pairs["label"])
+        return Dataset.from_dict(columns)
+
+    def _dataloader(self, split: str, shuffle: bool = False) -> DataLoader[Any]:
+        assert self.tokenizer is not None
+        workers = self.hparams["num_workers"]
+        return DataLoader(
+            self.tokens[split],  # type: ignore[arg-type]  # a datasets.Dataset has what a map-style data set needs
+            batch_size=self.hparams["batch_size" if split == "train" else "eval_batch_size"],
+            shuffle=shuffle,
+            collate_fn=DataCollatorWithPadding(self.tokenizer),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+
+def hold_out(pairs: Dataset, share: float, seed: int, file: str) -> dict[str, Dataset]:
+    """Split pairs into "train" and "validation", each class in proportion, the same for the same seed.
+
+    Raises:
+        InputError: If there are too few pairs of a class.
+    """
+    try:
+        splits = pairs.train_test_split(share, stratify_by_column="label", seed=seed)
+    except ValueError as error:
+        raise InputError(
+            f"--data.train_file {file}: {len(pairs)} pairs are too few to hold out a share of {share:g} of each class; "
+            "give --data.validation_file"
+        ) from error
+    return {"train": splits["train"], "validation": splits["test"]}
+
+
+def load_tokenizer(source: str, revision: str | None, flag: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from the Hub or from a folder.
+
+    Raises:
+        InputError: If there is none, or it has no padding token.
+    """
+    if not Path(source).is_dir():
+        hub.use_cache_if_unreachable()
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{flag}: {hub.explain(error)}") from error
+    if tokenizer.pad_token is None:
+        raise InputError(f"{flag}: its tokenizer has no padding token; choose an encoder such as BERT or RoBERTa")
+    return tokenizer

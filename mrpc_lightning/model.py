@@ -1,0 +1,192 @@
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import ModuleDict
+from torch.nn.functional import cross_entropy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryStatScores
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from mrpc_lightning import demo, hub
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.optim import linear_schedule, parameter_groups
+
+COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+
+
+class ParaphraseClassifier(LightningModule):
+    """A BERT-like encoder with a head that says whether two sentences mean the same.
+
+    A batch is a dictionary: `input_ids` and `attention_mask`, and `token_type_ids` where the encoder has them, of
+    shape (batch, tokens), and `labels` of shape (batch,).
+
+    Args:
+        model_name: An encoder on the Hugging Face Hub, a local folder, or "demo" for the embedded one. Any that
+            `AutoModelForSequenceClassification` loads.
+        revision: Branch, tag or commit of the encoder on the Hub.
+        pretrained: Start from pretrained weights; false starts from random ones, of the same shape.
+        label_names: Names of the negative and of the positive class, in this order. F1 is the positive class's.
+        learning_rate: Peak of the schedule. 2e-5 is among the values that the BERT paper recommends.
+        weight_decay: AdamW's, for all weights but biases and LayerNorm. 0.01 as in BERT's own optimizer.
+        warmup: Below 1 a share of all optimizer steps; from 1 on, optimizer steps. 0.1 as in BERT's own optimizer.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "google-bert/bert-base-uncased",
+        revision: str | None = None,
+        pretrained: bool = True,
+        label_names: list[str] = ["not_equivalent", "equivalent"],  # noqa: B006 -- read only; its value is shown by --help
+        learning_rate: float = 2e-5,
+        weight_decay: float = 0.01,
+        warmup: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if len(set(label_names)) != 2 or len(label_names) != 2:
+            raise InputError(f"--model.label_names {label_names}: give two names, the positive class last")
+        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
+            if value < 0:
+                raise InputError(f"--model.{name} {value:g}: must not be negative")
+        self.save_hyperparameters()
+        self.model: PreTrainedModel | None = None
+        self.metrics = ModuleDict(
+            {
+                f"{stage}_metrics": MetricCollection(
+                    {"accuracy": BinaryAccuracy(), "f1": BinaryF1Score()}, prefix=f"{stage}_"
+                )
+                for stage in ("train", "val", "test")
+            }
+        )
+        self.counts = ModuleDict({stage: BinaryStatScores() for stage in ("val", "test")})
+
+    # The encoder is made late: a checkpoint brings its own configuration and needs no pretrained weights.
+
+    def setup(self, stage: str) -> None:
+        """Load the encoder, unless a checkpoint has already made it."""
+        if self.model is None:
+            self.model = load_encoder(
+                self.hparams["model_name"],
+                self.hparams["revision"],
+                self.hparams["pretrained"],
+                self.hparams["label_names"],
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the encoder's configuration, label names included, beside its weights."""
+        assert self.model is not None
+        checkpoint["encoder_config"] = self.model.config.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the encoder from the checkpoint's configuration, without a network."""
+        if self.model is None:
+            values = dict(checkpoint["encoder_config"])
+            config = AutoConfig.for_model(values.pop("model_type"), **values)
+            self.model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Return the logits, of shape (batch, 2), of token tensors of shape (batch, tokens)."""
+        assert self.model is not None
+        logits: Tensor = self.model(**inputs).logits
+        return logits
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the mean cross-entropy of a batch."""
+        loss = self._step(batch, "train")
+        self.log("train_loss_step", loss, prog_bar=True)
+        scheduler: Any = self.lr_schedulers()
+        self.log("learning_rate", scheduler.get_last_lr()[0])
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Add a batch to the validation figures."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Add a batch to the test figures."""
+        self._step(batch, "test")
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the probabilities of both classes, of shape (batch, 2), in float32."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        return self(**inputs).float().softmax(dim=-1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the counts behind the figures."""
+        self._log_counts("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the counts behind the figures."""
+        self._log_counts("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make AdamW and its schedule, which advances with each optimizer step."""
+        assert self.model is not None
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.model.parameters(), self.hparams["weight_decay"]), lr=self.hparams["learning_rate"]
+        )
+        schedule = linear_schedule(optimizer, self.hparams["warmup"], self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        labels = batch["labels"]
+        logits = self(**inputs)
+        loss = cross_entropy(logits, labels)
+        # Classes, not logits: torchmetrics guesses from their range whether logits still need a sigmoid.
+        predictions = logits.argmax(dim=-1)
+        metrics = self.metrics[f"{stage}_metrics"]
+        assert isinstance(metrics, MetricCollection)
+        metrics.update(predictions, labels)
+        if stage != "train":
+            self.counts[stage].update(predictions, labels)  # type: ignore[operator]  # ModuleDict forgets the type
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
+        self.log(f"{stage}_loss", loss, sync_dist=True, **options)
+        self.log_dict(metrics, **options)
+        return loss
+
+    def _log_counts(self, stage: str) -> None:
+        counts = self.counts[stage]
+        assert isinstance(counts, BinaryStatScores)
+        values = counts.compute()[:4].float()
+        counts.reset()
+        self.log_dict(
+            {f"{stage}_{name}": value for name, value in zip(COUNTS, values, strict=True)}, logger=False, sync_dist=True
+        )
+
+
+def load_encoder(model_name: str, revision: str | None, pretrained: bool, label_names: list[str]) -> PreTrainedModel:
+    """Load an encoder with a fresh head for two classes, in float32 and in training mode.
+
+    Raises:
+        InputError: If there is no such encoder, or the Hub cannot be reached.
+    """
+    source = demo.resolve(model_name)
+    if not Path(source).is_dir():
+        hub.use_cache_if_unreachable()
+    names = dict(enumerate(label_names))
+    verbosity = transformers_logging.get_verbosity()
+    # The report of missing head weights is right, expected, and alarming.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(
+            source, revision=revision, id2label=names, label2id={name: label for label, name in names.items()}
+        )
+        if pretrained:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source, revision=revision, config=config, dtype=torch.float32
+            )
+        else:
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"--model.model_name {model_name}: {hub.explain(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    # from_pretrained returns a model in eval mode, and Lightning leaves it there: no dropout in training.
+    encoder: PreTrainedModel = model.train()
+    return encoder

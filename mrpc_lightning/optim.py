@@ -1,0 +1,58 @@
+from collections.abc import Iterable
+
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_linear_schedule_with_warmup
+
+from mrpc_lightning.errors import InputError
+
+
+def parameter_groups(parameters: Iterable[Parameter], weight_decay: float) -> list[dict[str, object]]:
+    """Split parameters into those with weight decay and those without: biases and LayerNorm.
+
+    In BERT's family exactly the biases and the normalization weights are vectors; all that multiplies is a matrix.
+    The rule is that of BERT's own optimizer (`exclude_from_weight_decay` in google-research/bert).
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def warmup_steps(warmup: float, total_steps: int) -> int:
+    """Turn `warmup` into optimizer steps.
+
+    Args:
+        warmup: Below 1 a share of all optimizer steps; from 1 on, optimizer steps.
+        total_steps: Optimizer steps of the whole run.
+
+    Raises:
+        InputError: If it is negative, or as long as the run or longer.
+    """
+    steps = round(warmup * total_steps) if warmup < 1 else round(warmup)
+    if warmup < 0 or (steps >= total_steps and steps > 0):
+        raise InputError(
+            f"--model.warmup {warmup:g}: a run of {total_steps} optimizer steps needs a warmup from 0 to "
+            f"{total_steps - 1} steps, or a share of them below 1"
+        )
+    return steps
+
+
+def linear_schedule(optimizer: Optimizer, warmup: float, total_steps: float) -> LambdaLR:
+    """Raise the learning rate linearly from 0 during the warmup, then lower it linearly to 0 at the last step.
+
+    Args:
+        optimizer: The optimizer, with its peak learning rate set.
+        warmup: See `warmup_steps`.
+        total_steps: Optimizer steps of the whole run (`Trainer.estimated_stepping_batches`).
+
+    Raises:
+        InputError: If the run has no known end.
+    """
+    if not 0 < total_steps < float("inf"):
+        raise InputError(
+            "a linear schedule needs to know the run's end: set --trainer.max_epochs or --trainer.max_steps"
+        )
+    return get_linear_schedule_with_warmup(optimizer, warmup_steps(warmup, int(total_steps)), int(total_steps))
