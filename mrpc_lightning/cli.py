@@ -81,7 +81,8 @@ def explain_parser_error(message: str, keys: list[str]) -> str:
     if "invalid choice" in text:
         keys = list(LightningCLI.subcommands())
     found = re.search(r"(?:arguments: -*|accept option '|invalid choice: ')([\w.]+)", text)
-    close = difflib.get_close_matches(found[1], keys, n=1) if found else []
+    word = found[1] if found else ""
+    close = [key for key in keys if word and key.startswith(word)] or difflib.get_close_matches(word, keys, n=1)
     return f"{text}; did you mean {'--' * ('invalid choice' not in text)}{close[0]}?" if close else text
 
 
@@ -138,6 +139,8 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make model, data and Trainer; the model with its weights, where there is a checkpoint."""
         super().instantiate_classes()
+        if self.trainer.fast_dev_run:  # Lightning writes a last.ckpt even so
+            self.trainer.callbacks = [c for c in self.trainer.callbacks if not isinstance(c, ModelCheckpoint)]
         if self.checkpoint is None:
             return
         config = self.config_init[self.subcommand]
@@ -148,6 +151,12 @@ class CLI(LightningCLI):
         tokenizer = runs.run_folder(self.checkpoint) / "tokenizer"
         if tokenizer.is_dir():
             self.datamodule.tokenizer = load_tokenizer(str(tokenizer), None, f"--ckpt_path {self.checkpoint}")
+
+    def before_fit(self) -> None:
+        """Read the data and load the encoder before the run's folder is made: what is wrong is said and leaves nothing."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        self.model.setup("fit")
 
     def after_fit(self) -> None:
         """Score the best checkpoint on the validation split, and close with a table."""
@@ -182,6 +191,7 @@ class CLI(LightningCLI):
             if isinstance(logger, TensorBoardLogger):
                 final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss")}
                 logger.log_hyperparams({**self.model.hparams, **self.datamodule.hparams}, final, self.trainer.global_step)
+                logger.finalize("success")  # the Trainer did, before these last figures
         stopped = self.trainer.current_epoch < (self.trainer.max_epochs or 0) and self.trainer.should_stop
         self._say(
             f"{results.duration(recorder.wall_seconds)} for {self.trainer.current_epoch} epochs{', stopped early' * stopped}; "

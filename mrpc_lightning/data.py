@@ -99,6 +99,8 @@ class MRPCDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download, once on each machine, what the Hub has."""
+        if self.tokens:
+            return
         self.tokenizer = self.tokenizer or self._load_tokenizer()
         if not (self.hparams["train_file"] or self.hparams["data_dir"]):
             sources.read_hub(self.hparams["dataset_name"], self.hparams["dataset_config"])

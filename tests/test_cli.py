@@ -1,0 +1,273 @@
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import make_rows, write_csv
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_sources import write_mrpc
+
+from mrpc_lightning import main
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
+
+
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fails(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """Run a command that must fail; return its one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    message = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2
+    assert message.startswith("error: ") and "\n" not in message and "Traceback" not in message
+    return message
+
+
+def test_fit_then_test_then_predict(project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fitted = main(["fit", *arguments])
+    run = Path("tb_logs/mrpc/version_0")
+    closing = capsys.readouterr().out
+    metrics = json.loads((run / "metrics.json").read_text())
+    for figure in ("accuracy", "f1", "loss"):
+        assert f"{metrics[figure]:.4f}" in closing
+    assert str(run) in closing and "tensorboard --logdir" in closing and "predict --ckpt_path" in closing
+    assert metrics["epoch"] in (1, 2) and metrics["seed"] == 42 and metrics["pairs"] == 25
+    assert metrics["training_pairs_per_second"] > 0 and metrics["wall_seconds"] > 0
+    assert fitted.trainer.max_epochs == 2
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    assert files >= {
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "metrics.json",
+        "tokenizer/tokenizer.json",
+    }
+
+    # Nothing but the command's own flags says where data and encoder are: all else comes from the checkpoint.
+    main(["test", "--trainer.accelerator=cpu"])
+    tested = json.loads((run / "test_metrics.json").read_text())
+    assert {key: tested[key] for key in tested.keys() & metrics.keys() - {"checkpoint"}} == {
+        key: metrics[key] for key in tested.keys() & metrics.keys() - {"checkpoint"}
+    }
+    main(["validate", "--trainer.accelerator=cpu", "--ckpt_path", str(run)])
+    validated = json.loads((run / "validate_metrics.json").read_text())
+    assert validated["f1"] == metrics["f1"] and validated["loss"] == metrics["loss"]
+
+    # An independent second opinion, over the whole split, whose last batch is uneven (25 pairs in batches of 7).
+    main(["predict", "--trainer.accelerator=cpu", "--data.predict_file=validation.csv"])
+    predictions = read_predictions(run / "predictions.csv")
+    rows = make_rows(25, seed=1)
+    assert [(row["sentence1"], row["sentence2"]) for row in predictions] == [row[:2] for row in rows]
+    labels = [row[2] for row in rows]
+    predicted = [int(row["label"] == "equivalent") for row in predictions]
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted), abs=1e-6)
+    assert metrics["f1"] == pytest.approx(f1_score(labels, predicted), abs=1e-6)
+    (tn, fp), (fn, tp) = confusion_matrix(labels, predicted, labels=[0, 1])
+    counts = ("true_negatives", "false_positives", "false_negatives", "true_positives")
+    assert [metrics[name] for name in counts] == [tn, fp, fn, tp]
+    assert metrics["baseline_f1"] == pytest.approx(f1_score(labels, [1] * 25))
+    assert metrics["baseline_accuracy"] == pytest.approx(accuracy_score(labels, [1] * 25))
+    for row in predictions:
+        probabilities = [float(row[f"probability_{name}"]) for name in ("not_equivalent", "equivalent")]
+        assert sum(probabilities) == pytest.approx(1, abs=2e-6)
+        assert (row["label"] == "equivalent") == (probabilities[1] > probabilities[0])
+
+    assert [path.name for path in Path("tb_logs/mrpc").iterdir()] == ["version_0"], "evaluating starts no new run"
+    assert sorted(path.name for path in project.iterdir()) == ["tb_logs", "train.csv", "validation.csv"]
+
+
+def test_validation_loss_is_the_mean_over_pairs_not_over_batches(project: Path, arguments: list[str]) -> None:
+    fitted = main(["fit", *arguments])
+    model = fitted.model.eval()
+    losses = []
+    for batch in fitted.datamodule.val_dataloader():
+        labels = batch.pop("labels")
+        losses += torch.nn.functional.cross_entropy(model(**batch), labels, reduction="none").tolist()
+    metrics = json.loads(Path("tb_logs/mrpc/version_0/metrics.json").read_text())
+    assert metrics["loss"] == pytest.approx(sum(losses) / 25, rel=1e-5)
+
+
+def test_the_best_checkpoint_is_the_epoch_with_the_highest_f1(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments, "--trainer.max_epochs=6", "--early_stopping.patience=6"])
+    run = Path("tb_logs/mrpc/version_0")
+    curve = read_curves(run)["val_f1"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert len(curve) == 6
+    assert metrics["f1"] == pytest.approx(max(curve))
+    assert curve[metrics["epoch"] - 1] == pytest.approx(max(curve))
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(project: Path, arguments: list[str]) -> None:
+    # A learning rate of 0 never improves: the first epoch is the best, and two more are waited for.
+    fitted = main(["fit", *arguments, "--trainer.max_epochs=9", "--model.learning_rate=0"])
+    assert fitted.trainer.current_epoch == 3
+
+
+def read_curves(run: Path) -> dict[str, list[float]]:
+    curves: dict[str, list[float]] = {}
+    for file in sorted(run.glob("events.out.tfevents*")):
+        events = EventAccumulator(str(file)).Reload()
+        for tag in events.Tags()["scalars"]:
+            curves.setdefault(tag, []).extend(event.value for event in events.Scalars(tag))
+    return curves
+
+
+def test_tensorboard_has_the_curves_and_one_chart_for_training_and_validation(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments, "--trainer.log_every_n_steps=4"])
+    run = Path("tb_logs/mrpc/version_0")
+    curves = read_curves(run)
+    assert len(curves["train_loss_step"]) == len(curves["learning_rate"]) == 2 * 8 // 4
+    for name in ("loss", "accuracy", "f1"):
+        assert len(curves[f"train_{name}"]) == len(curves[f"val_{name}"]) == 2
+    plugins: set[str] = set()
+    for file in run.glob("events.out.tfevents*"):
+        events = EventAccumulator(str(file)).Reload()
+        plugins |= set(events._plugin_to_tag_to_content)
+    assert {"custom_scalars", "hparams"} <= plugins
+
+
+def test_the_names_of_a_users_classes_come_back_in_predictions(project: Path, arguments: list[str]) -> None:
+    names = {0: "different", 1: "same"}
+    write_csv(project / "named.csv", [(a, b, names[y]) for a, b, y in make_rows(60)])
+    words = [word for word in arguments if not word.startswith("--data.validation_file")]
+    main(["fit", *words, "--data.train_file=named.csv", "--model.label_names=[different,same]"])
+    main(["test", "--trainer.accelerator=cpu"])
+    main(["predict", "--trainer.accelerator=cpu", "--data.predict_file=validation.csv"])
+    predictions = read_predictions(Path("tb_logs/mrpc/version_0/predictions.csv"))
+    assert {row["label"] for row in predictions} <= {"different", "same"}
+    assert {"probability_different", "probability_same"} <= predictions[0].keys()
+
+
+def test_the_same_seed_gives_the_same_figures(project: Path, arguments: list[str]) -> None:
+    for _ in range(2):
+        main(["fit", *arguments])
+    main(["fit", *arguments, "--seed_everything=7"])
+    figures = [json.loads(Path(f"tb_logs/mrpc/version_{n}/metrics.json").read_text()) for n in range(3)]
+    assert figures[0]["loss"] == figures[1]["loss"] != figures[2]["loss"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.filterwarnings("ignore:.*MRPC's training split")
+def test_every_shipped_config_fits(config: Path, project: Path, encoder: str) -> None:
+    write_mrpc(project, microsoft=True, glue=True)
+    words = ["fit", "--config", str(config), "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
+    if config.name != "demo.yaml":  # the Hub is for no test: its names give way to the tiny encoder and files
+        words += [f"--model.model_name={encoder}", "--data.data_dir=.", "--data.max_length=48"]
+    assert main(words).trainer.global_step == 1
+    assert not Path("tb_logs").exists()
+
+
+def test_there_are_shipped_configs() -> None:
+    assert {path.name for path in CONFIGS} >= {"demo.yaml", "mrpc.yaml"}
+
+
+def test_the_shipped_config_says_what_the_defaults_are(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(words: list[str]) -> Any:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, "--print_config"])
+        assert stopped.value.code == 0
+        return yaml.safe_load(capsys.readouterr().out)
+
+    assert printed(["fit", "--config", str(ROOT / "configs" / "mrpc.yaml")]) == printed(["fit"])
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_fast_dev_run_works_for_every_subcommand_and_leaves_nothing(
+    subcommand: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([subcommand, *arguments, "--trainer.fast_dev_run=true", "--data.predict_file=validation.csv"])
+    assert "no figure means anything" in capsys.readouterr().out
+    assert sorted(path.name for path in project.iterdir()) == ["train.csv", "validation.csv"]
+
+
+def test_commands_in_the_readme_and_the_configs_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *CONFIGS)]
+    commands = {found.strip() for text in texts for found in re.findall(r"python -m mrpc_lightning (\w[^`#\n]*)", text)}
+    assert len(commands) >= 5
+    for command in sorted(commands):
+        words = [str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(command)]
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, "--print_config"])
+        assert stopped.value.code == 0, f"{command}: {capsys.readouterr().err}"
+
+
+def test_a_flag_goes_before_a_checkpoint_and_a_checkpoint_before_a_config_file(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments])
+    Path("other.yaml").write_text("data:\n  eval_batch_size: 3\n  max_length: 10\n")
+    words = ["test", "--trainer.accelerator=cpu", "--data.eval_batch_size=5", "--config=other.yaml"]
+    tested = main([*words, "--ckpt_path=tb_logs/mrpc/version_0/checkpoints/last.ckpt"])
+    assert tested.datamodule.hparams["eval_batch_size"] == 5
+    assert tested.datamodule.hparams["max_length"] == 48
+
+
+BAD_WORDS = {
+    "mistyped flag": (["fit", "--model.learning_rat=3"], "--model.learning_rat=3; did you mean --model.learning_rate?"),
+    "shortened flag": (["fit", "--trainer.max_ep=3"], "did you mean --trainer.max_epochs?"),
+    "mistyped subcommand": (["fti"], "did you mean fit?"),
+    "no subcommand": ([], "say what to do: fit, validate, test, predict"),
+    "no number": (["fit", "--model.learning_rate=fast"], "--model.learning_rate fast: expected float"),
+    "no whole number": (["fit", "--data.batch_size=1.5"], "--data.batch_size 1.5: expected int"),
+    "no split": (["fit", "--data.test_split=dev"], "--data.test_split dev: expected train, validation, test or null"),
+    "no precision": (["fit", "--trainer.precision=8"], "--trainer.precision 8: expected .*bf16-mixed.* or null"),
+    "linked flag": (["fit", "--data.model_name=x"], "must be given via .*model.model_name"),
+    "missing config": (["fit", "--config=nope.yaml"], "nope.yaml"),
+    "broken config": (["fit", "--config=broken.yaml"], "broken.yaml|parsing config"),
+    "mistyped key": (["fit", "--config=typo.yaml"], "model.learning_rat'; did you mean --model.learning_rate?"),
+    "missing encoder": (["fit", "--model.model_name=./nope"], "--model.model_name ./nope: "),
+    "missing data folder": (["fit", "--data.data_dir=nope"], "--data.data_dir nope: no such folder"),
+    "missing file": (["fit", "--data.train_file=nope.csv"], "--data.train_file nope.csv: no such file"),
+    "unreachable Hub": (
+        ["fit", "--data.train_file", "null"],
+        "--data.dataset_name nyu-mll/glue: not in the cache, and .* cannot be reached; .*local folder.*demo.yaml",
+    ),
+    "endless run": (["fit", "--trainer.max_epochs=-1"], "--trainer.max_epochs"),
+    "long warmup": (["fit", "--model.warmup=1000"], "--model.warmup 1000: a run of 16 optimizer steps"),
+    "nothing trained": (["test"], "--ckpt_path best: no run in tb_logs has one; python -m mrpc_lightning fit"),
+    "no such checkpoint": (["test", "--ckpt_path=nope"], "--ckpt_path nope: no nope"),
+    "not a checkpoint": (["test", "--ckpt_path=train.csv"], "--ckpt_path train.csv: not a readable checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WORDS)
+def test_bad_input_is_one_line_with_exit_code_2(
+    case: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("broken.yaml").write_text("model: [\n")
+    Path("typo.yaml").write_text("model:\n  learning_rat: 3\n")
+    words, message = BAD_WORDS[case]
+    if words[:1] == ["fit"]:
+        words = ["fit", *arguments, *words[1:]]
+    if case == "missing data folder":
+        words = [word for word in words if "train_file" not in word]
+    assert re.search(message, fails(capsys, words))
+    assert not Path("tb_logs").exists() or case in ("endless run", "long warmup")
+
+
+def test_an_encoder_other_than_the_checkpoints_is_refused(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments])
+    message = fails(capsys, ["test", "--model.model_name=demo"])
+    assert "--model.model_name" in message and "was trained with" in message
+
+
+def test_hidden_labels_are_not_scored(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv(project / "hidden.csv", [(a, b, -1) for a, b, _ in make_rows(10)])
+    main(["fit", *arguments])
+    message = fails(capsys, ["test", "--trainer.accelerator=cpu", "--data.test_file=hidden.csv"])
+    assert "hidden.csv, line 2: the label is -1, which means hidden" in message

@@ -1,0 +1,124 @@
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_rows, write_csv
+from lightning.pytorch import Callback, LightningModule, Trainer
+from transformers import BertForSequenceClassification
+
+from mrpc_lightning import MRPCDataModule, ParaphraseClassifier
+from mrpc_lightning.errors import InputError
+
+
+def make_data(folder: Path, encoder: str, pairs: int = 60, **options: Any) -> MRPCDataModule:
+    train = write_csv(folder / "train.csv", make_rows(pairs))
+    validation = write_csv(folder / "validation.csv", make_rows(25, seed=1))
+    options = {"max_length": 48, "batch_size": 8, "eval_batch_size": 7, **options}
+    return MRPCDataModule(encoder, train_file=str(train), validation_file=str(validation), **options)
+
+
+def make_trainer(folder: Path, **options: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(default_root_dir=folder, accelerator="cpu", **{**quiet, **options})
+
+
+class Watch(Callback):
+    """Note what a user relies on while training: dropout, and each optimizer step's learning rate."""
+
+    def __init__(self) -> None:
+        self.modules_in_eval: list[str] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.modules_in_eval += [name for name, module in pl_module.model.named_modules() if not module.training]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def test_the_encoder_trains_with_dropout_in_every_epoch(tmp_path: Path, encoder: str) -> None:
+    watch, model = Watch(), ParaphraseClassifier(encoder)
+    make_trainer(tmp_path, max_epochs=2, callbacks=[watch]).fit(model, make_data(tmp_path, encoder))
+    assert watch.modules_in_eval == []
+    batch = {"input_ids": torch.ones(4, 8, dtype=torch.long), "attention_mask": torch.ones(4, 8, dtype=torch.long)}
+    model.train()
+    assert not torch.equal(model(**batch), model(**batch))
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_schedule_is_sized_for_the_optimizer_steps_that_run(tmp_path: Path, encoder: str, accumulate: int) -> None:
+    watch, model = Watch(), ParaphraseClassifier(encoder, learning_rate=1e-3, warmup=0.25)
+    trainer = make_trainer(tmp_path, max_epochs=2, accumulate_grad_batches=accumulate, callbacks=[watch])
+    trainer.fit(model, make_data(tmp_path, encoder))
+    steps = 2 * -(-8 // accumulate)  # 60 pairs in batches of 8 make 8 batches an epoch
+    warmup = round(0.25 * steps)
+    assert trainer.global_step == len(watch.rates) == steps
+    assert watch.rates[0] == 0
+    assert watch.rates[warmup] == pytest.approx(1e-3) == max(watch.rates)
+    assert watch.rates[-1] == pytest.approx(1e-3 / (steps - warmup))
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0
+
+
+def test_a_tiny_model_overfits_a_tiny_corpus(tmp_path: Path, encoder: str) -> None:
+    torch.manual_seed(0)
+    data = make_data(tmp_path, encoder, pairs=16)
+    model = ParaphraseClassifier(encoder, learning_rate=3e-3)
+    trainer = make_trainer(tmp_path, max_epochs=40, limit_val_batches=0)
+    trainer.fit(model, data)
+    scored = trainer.test(model, data.train_dataloader(), verbose=False)[0]
+    assert scored["test_accuracy"] == scored["test_f1"] == 1
+    assert scored["test_loss"] < 0.1
+
+
+def test_a_checkpoint_is_restored_without_a_network_or_the_pretrained_weights(
+    tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data(tmp_path, encoder)
+    model = ParaphraseClassifier(encoder, label_names=["different", "same"])
+    data.hparams["label_names"] = ["different", "same"]
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("pretrained weights or a network were asked for")
+
+    monkeypatch.setattr(BertForSequenceClassification, "from_pretrained", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    restored = ParaphraseClassifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True).eval()
+    assert restored.model is not None and restored.model.config.id2label == {0: "different", 1: "same"}
+    batch = next(iter(data.val_dataloader()))
+    torch.testing.assert_close(restored.predict_step(batch, 0), model.eval().predict_step(batch, 0), rtol=0, atol=0)
+
+
+def test_half_precision_weights_are_trained_in_float32(tmp_path: Path, encoder: str) -> None:
+    BertForSequenceClassification.from_pretrained(encoder, dtype=torch.float16).save_pretrained(tmp_path)
+    model = ParaphraseClassifier(str(tmp_path))
+    model.setup("fit")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_random_weights_are_random_and_of_the_same_shape(encoder: str) -> None:
+    models = [ParaphraseClassifier(encoder, pretrained=pretrained) for pretrained in (True, False)]
+    for model in models:
+        model.setup("fit")
+    first, second = (dict(model.named_parameters()) for model in models)
+    assert {name: p.shape for name, p in first.items()} == {name: p.shape for name, p in second.items()}
+    name = "model.bert.encoder.layer.0.output.dense.weight"
+    assert not torch.equal(first[name], second[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_names": ["yes"]}, "--model.label_names"),
+        ({"label_names": ["yes", "yes"]}, "--model.label_names"),
+        ({"learning_rate": -1.0}, "--model.learning_rate"),
+        ({"weight_decay": -1.0}, "--model.weight_decay"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ParaphraseClassifier("demo", **options)
