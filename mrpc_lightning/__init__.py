@@ -1,6 +1,6 @@
 """Fine-tune BERT on sentence pairs with Lightning: two classes and a command line.
 
-    from mrpc_lightning import MRPCDataModule, ParaphraseClassifier
+from mrpc_lightning import MRPCDataModule, ParaphraseClassifier
 """
 
 from typing import TYPE_CHECKING, Any

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from mrpc_lightning import results
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.optim import warmup_steps
@@ -47,34 +48,32 @@ class RunRecorder(Callback):
         self._start = self._epoch_start = self._validation_start = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the tokenizer in the run's folder and lay out TensorBoard's charts."""
+        """Print what follows from the configuration, keep the tokenizer, and lay out TensorBoard's charts."""
         self._start = time.perf_counter()
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+        assert isinstance(pl_module, ParaphraseClassifier)
+        data: MRPCDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        folder = run_dir(trainer)  # the processes agree on it: all must ask
+        steps = int(trainer.estimated_stepping_batches)
+        if not trainer.is_global_zero:
             return
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
-        if isinstance(datamodule, MRPCDataModule) and datamodule.tokenizer is not None:
-            datamodule.tokenizer.save_pretrained(run_dir(trainer) / "tokenizer")
+        hparams = pl_module.hparams
+        sizes = {split: f"{len(pairs):,}" for split, pairs in data.pairs.items()}
+        weights = "" if hparams["pretrained"] else " with random weights"
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {data.source}")
+        print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters, {trainer.precision}")
+        print(
+            f"schedule  {results.count(trainer.max_epochs or 0, 'epoch')}, {results.count(steps, 'optimizer step')}, "
+            f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}"
+        )
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+            return
+        print(f"run       {folder}\n", flush=True)
+        assert data.tokenizer is not None
+        data.tokenizer.save_pretrained(folder / "tokenizer")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(CHARTS)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the derived quantities of the run."""
-        assert isinstance(pl_module, ParaphraseClassifier)
-        steps = int(trainer.estimated_stepping_batches)
-        data, hparams = trainer.datamodule, pl_module.hparams  # type: ignore[attr-defined]  # Lightning sets it
-        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        if not trainer.is_global_zero:
-            return
-        if isinstance(data, MRPCDataModule):
-            print(f"pairs     {len(data.pairs['train']):,} to train, {len(data.pairs['validation']):,} to validate: {data.source}")
-        weights = "" if hparams["pretrained"] else " with random weights"
-        print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters, {trainer.precision}")
-        print(
-            f"schedule  {trainer.max_epochs} epochs, {steps:,} optimizer steps, "
-            f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}"
-        )
-        print(f"run       {run_dir(trainer)}\n", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of an epoch."""
@@ -92,8 +91,7 @@ class RunRecorder(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the training clock go on."""
-        if trainer.training or trainer.state.fn == "fit":
-            self._epoch_start += time.perf_counter() - self._validation_start
+        self._epoch_start += time.perf_counter() - self._validation_start
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of an epoch and print its figures."""
@@ -152,4 +150,6 @@ class PredictionWriter(BasePredictionWriter):
             for row, values in found:
                 pair = data.pairs["predict"][row]
                 label = names[max(range(2), key=values.__getitem__)]
-                writer.writerow([pair["idx"], pair["sentence1"], pair["sentence2"], label, *(f"{v:.6f}" for v in values)])
+                writer.writerow(
+                    [pair["idx"], pair["sentence1"], pair["sentence2"], label, *(f"{v:.6f}" for v in values)]
+                )

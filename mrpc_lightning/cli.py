@@ -1,12 +1,11 @@
-import difflib
 import inspect
 import json
 import logging
-import re
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -19,6 +18,7 @@ from mrpc_lightning.callbacks import PredictionWriter, RunRecorder, SaveConfig, 
 from mrpc_lightning.data import MRPCDataModule, load_tokenizer
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.parser import Parser, raise_usage, split_config_files
 
 LOGS, RUN_NAME = "tb_logs", "mrpc"
 TRAINER_DEFAULTS = {
@@ -40,56 +40,14 @@ CHECKPOINT_DEFAULTS = {
     "save_last": True,
     "enable_version_counter": False,
 }
-DEMO_COMMAND = "python -m mrpc_lightning fit --config configs/demo.yaml"
 LINKED = ("model_name", "revision", "label_names")
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one line and name the flag that was probably meant."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print an error and exit with code 2."""
-        raise_usage(explain_parser_error(str(message), self._keys()))
-
-    def _keys(self) -> list[str]:
-        parsers: list[Any] = [self]
-        if self._subcommands_action:
-            parsers += self._subcommands_action._name_parser_map.values()
-        return sorted({option.lstrip("-") for parser in parsers for option in parser._option_string_actions})
-
-
-def explain_parser_error(message: str, keys: list[str]) -> str:
-    """Turn jsonargparse's message, of up to ten lines, into one line for the person at the keyboard.
-
-    Args:
-        message: What jsonargparse says.
-        keys: All keys there are, such as "model.learning_rate".
-    """
-    text = " ".join(message.split())
-    if found := re.match(r'Parser key "([\w.]+)": (.*)', text):
-        key, problem = found.groups()
-        value = re.search(r"(?:Got|Given) value: (\S.*?)(?: Given value|$)", problem[problem.rfind("value type") + 1 :])
-        literals = re.findall(r"typing\.Literal\[(.*?)\]", problem.split("Errors:")[0])
-        types = re.findall(r"<class '(\w+)'>", problem.split("Errors:")[0].split("Got value")[0])
-        names = [*dict.fromkeys(", ".join(literals).replace("'", "").split(", ") if literals else [])]
-        names += ["null" if name == "NoneType" else name for name in dict.fromkeys(types)]
-        if value and names:
-            return f"--{key} {value[1]}: expected {', '.join(names[:-1])}{' or ' * (len(names) > 1)}{names[-1]}"
-        return f"--{key}: {problem}"
-    if text.startswith("expected \"subcommand\""):
-        return f"say what to do: {', '.join(LightningCLI.subcommands())}; for example: {DEMO_COMMAND}"
-    if "invalid choice" in text:
-        keys = list(LightningCLI.subcommands())
-    found = re.search(r"(?:arguments: -*|accept option '|invalid choice: ')([\w.]+)", text)
-    word = found[1] if found else ""
-    close = [key for key in keys if word and key.startswith(word)] or difflib.get_close_matches(word, keys, n=1)
-    return f"{text}; did you mean {'--' * ('invalid choice' not in text)}{close[0]}?" if close else text
 
 
 class CLI(LightningCLI):
     """LightningCLI that says what came of a run, and that evaluates what was trained, never a random head."""
 
     checkpoint: Path | None = None
+    trainer: Any  # Lightning gives it attributes that a type checker does not see
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the two callbacks that every run has, and let the data follow the model's choices."""
@@ -153,7 +111,7 @@ class CLI(LightningCLI):
             self.datamodule.tokenizer = load_tokenizer(str(tokenizer), None, f"--ckpt_path {self.checkpoint}")
 
     def before_fit(self) -> None:
-        """Read the data and load the encoder before the run's folder is made: what is wrong is said and leaves nothing."""
+        """Read data and encoder before the run's folder is made: bad input leaves nothing behind."""
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.model.setup("fit")
@@ -187,19 +145,33 @@ class CLI(LightningCLI):
             wall_seconds=round(recorder.wall_seconds, 1),
             training_pairs_per_second=round(pairs_per_second, 1),
         )
-        for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss")}
-                logger.log_hyperparams({**self.model.hparams, **self.datamodule.hparams}, final, self.trainer.global_step)
-                logger.finalize("success")  # the Trainer did, before these last figures
+        self._log_hyperparameters(figures)
         stopped = self.trainer.current_epoch < (self.trainer.max_epochs or 0) and self.trainer.should_stop
         self._say(
-            f"{results.duration(recorder.wall_seconds)} for {self.trainer.current_epoch} epochs{', stopped early' * stopped}; "
+            f"{results.duration(recorder.wall_seconds)} for {results.count(self.trainer.current_epoch, 'epoch')}"
+            f"{', stopped early' * stopped}; "
             f"{pairs_per_second:.0f} pairs/s while training\n\n"
             f"run    {folder}\n"
             f"next   tensorboard --logdir {folder}\n"
             f"       python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv"
         )
+
+    def _log_hyperparameters(self, figures: Mapping[str, float | int]) -> None:
+        """Put what people compare runs by beside the final figures, on TensorBoard's page of hyper-parameters."""
+        config = self.config[self.subcommand]
+        chosen = {
+            "seed": config.seed_everything,
+            "max_epochs": self.trainer.max_epochs,
+            "precision": str(self.trainer.precision),
+            "pairs_per_step": config.data.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size,
+            "max_length": config.data.max_length,
+            **{name: value for name, value in self.model.hparams.items() if isinstance(value, str | float | bool)},
+        }
+        final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss")}
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(chosen, final, self.trainer.global_step)
+                logger.finalize("success")  # the Trainer did, before these last figures
 
     def after_validate(self) -> None:
         """Close with a table."""
@@ -239,7 +211,9 @@ class CLI(LightningCLI):
 
     def _only_a_trial(self) -> bool:
         if self.trainer.fast_dev_run:
-            self._say("\nfast_dev_run: everything ran on a batch or so; nothing was saved, and no figure means anything")
+            self._say(
+                "\nfast_dev_run: everything ran on a batch or so; nothing was saved, and no figure means anything"
+            )
         return bool(self.trainer.fast_dev_run)
 
     def _say(self, text: str) -> None:
@@ -277,29 +251,11 @@ def logs_folder(config: Any) -> Path:
     return folder / (settings.get("name") or "") if config.config else folder
 
 
-def split_config_files(words: list[str]) -> tuple[list[str], list[str]]:
-    """Part a command line's `--config FILE` words from the others, both in their order."""
-    files: list[str] = []
-    flags: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word in ("--config", "-c"):
-            files += [word, next(rest)]
-        else:
-            (files if word.startswith(("--config=", "-c=")) else flags).append(word)
-    return files, flags
-
-
-def raise_usage(message: str) -> NoReturn:
-    """Print an error in one line and exit with code 2."""
-    sys.stderr.write(f"error: {message}\n")
-    sys.exit(2)
-
-
 def quieten() -> None:
     """Silence what a person can do nothing about; warnings that name something to do stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for message in (
         ".*LeafSpec.*is deprecated",  # Lightning's own business
         ".*does not have many workers",  # pairs are tokenized beforehand: workers would only cost time

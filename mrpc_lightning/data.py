@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedToken
 
 from mrpc_lightning import demo, hub, sources
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.files import Table, read_file
 
 Split = Literal["train", "validation", "test"]
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
@@ -83,7 +84,7 @@ class MRPCDataModule(LightningDataModule):
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.pairs: dict[str, Dataset] = {}  # sentences by split
         self.tokens: dict[str, Dataset] = {}  # word pieces by split, row for row
-        self._tables: dict[str, sources.Table] = {}
+        self._tables: dict[str, Table] = {}
 
     @property
     def test_split(self) -> str:
@@ -134,10 +135,10 @@ class MRPCDataModule(LightningDataModule):
         """
         files = self.hparams
         if files["train_file"] and not files["validation_file"] and split in ("train", "validation"):
-            everything = self._pairs(sources.read_file(Path(files["train_file"]), "train_file"))
+            everything = self._pairs(read_file(Path(files["train_file"]), "train_file"))
             return hold_out(everything, files["validation_share"], files["split_seed"], files["train_file"])[split]
         if path := files[f"{split}_file"]:
-            return self._pairs(sources.read_file(Path(path), f"{split}_file"), labelled=split != "predict")
+            return self._pairs(read_file(Path(path), f"{split}_file"), labelled=split != "predict")
         if files["train_file"]:
             raise InputError(f"no {split} pairs: name a file of them with --data.{split}_file")
         tables = self._read_all()
@@ -165,7 +166,7 @@ class MRPCDataModule(LightningDataModule):
         """Return the batches to predict, in order."""
         return self._dataloader("predict")
 
-    def _read_all(self) -> dict[str, sources.Table]:
+    def _read_all(self) -> dict[str, Table]:
         if not self._tables:
             folder = self.hparams["data_dir"]
             self._tables = (
@@ -175,7 +176,7 @@ class MRPCDataModule(LightningDataModule):
             )
         return self._tables
 
-    def _pairs(self, table: sources.Table, labelled: bool = True) -> Dataset:
+    def _pairs(self, table: Table, labelled: bool = True) -> Dataset:
         columns = tuple(self.hparams[f"{name}_column"] for name in sources.COLUMNS)
         return sources.pairs(table, columns, self.hparams["label_names"], labelled)
 
@@ -184,7 +185,8 @@ class MRPCDataModule(LightningDataModule):
         tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"--model.model_name {name}")
         if self.hparams["max_length"] > tokenizer.model_max_length:
             raise InputError(
-                f"--data.max_length {self.hparams['max_length']}: {name} takes {tokenizer.model_max_length} tokens at most"
+                f"--data.max_length {self.hparams['max_length']}: "
+                f"{name} takes {tokenizer.model_max_length} tokens at most"
             )
         return tokenizer
 
@@ -204,7 +206,7 @@ class MRPCDataModule(LightningDataModule):
         assert self.tokenizer is not None
         workers = self.hparams["num_workers"]
         return DataLoader(
-            self.tokens[split],  # type: ignore[arg-type]  # a datasets.Dataset has what a map-style data set needs
+            self.tokens[split],
             batch_size=self.hparams["batch_size" if split == "train" else "eval_batch_size"],
             shuffle=shuffle,
             collate_fn=DataCollatorWithPadding(self.tokenizer),

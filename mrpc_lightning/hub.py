@@ -5,7 +5,7 @@ import urllib.request
 import datasets
 from huggingface_hub import constants
 
-DEMO_HINT = "python -m mrpc_lightning fit --config configs/demo.yaml needs no network"
+DEMO_COMMAND = "python -m mrpc_lightning fit --config configs/demo.yaml"
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def explain(error: Exception) -> str:
     if constants.HF_HUB_OFFLINE:
         return (
             f"not in the cache, and the Hugging Face Hub ({constants.ENDPOINT}) cannot be reached; "
-            f"give a local folder, or try the demo: {DEMO_HINT}"
+            f"give a local folder, or try the demo, which needs no network: {DEMO_COMMAND}"
         )
     first_line = str(error).strip().split("\n")[0]
     return f"{first_line} ({type(error).__name__})"

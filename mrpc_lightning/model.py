@@ -113,7 +113,8 @@ class ParaphraseClassifier(LightningModule):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the probabilities of both classes, of shape (batch, 2), in float32."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return self(**inputs).float().softmax(dim=-1)
+        probabilities: Tensor = self(**inputs).float().softmax(dim=-1)
+        return probabilities
 
     def on_validation_epoch_end(self) -> None:
         """Log the counts behind the figures."""

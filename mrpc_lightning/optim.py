@@ -55,4 +55,6 @@ def linear_schedule(optimizer: Optimizer, warmup: float, total_steps: float) -> 
         raise InputError(
             "a linear schedule needs to know the run's end: set --trainer.max_epochs or --trainer.max_steps"
         )
-    return get_linear_schedule_with_warmup(optimizer, warmup_steps(warmup, int(total_steps)), int(total_steps))
+    steps = int(total_steps)
+    schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup_steps(warmup, steps), steps)
+    return schedule

@@ -1,46 +1,20 @@
-"""Where pairs come from: the Hub, MRPC's own files, a user's files. Each reader returns tables, checked by `pairs`."""
+"""Where pairs come from: the Hub, the embedded demo, MRPC's own files. `pairs` checks what a reader returns."""
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 from lightning.pytorch.utilities import rank_zero_warn
 
 from mrpc_lightning import demo, hub
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.files import Table, read_file
 
 HIDDEN = -1  # GLUE's label for a pair whose label is kept secret
 MRPC_SIZES = {"train": 3668, "validation": 408, "test": 1725}  # pairs in GLUE's splits
 MRPC_COLUMNS = ("#1 String", "#2 String", "Quality")
 COLUMNS = ("sentence1", "sentence2", "label")
-
-
-@dataclass
-class Table:
-    """Rows as columns of equal length.
-
-    Attributes:
-        source: The flag and the file or name that the rows came from, for messages.
-        columns: Values by column name.
-        lines: The file's line of each row, counted from 1; without it, rows are named by number.
-        class_names: For each column of classes whose source names them, the names of 0, 1, ...
-    """
-
-    source: str
-    columns: dict[str, list[Any]]
-    lines: list[int] | None = None
-    class_names: dict[str, list[str]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), []))
-
-    def where(self, row: int) -> str:
-        return f"{self.source}, " + (f"line {self.lines[row]}" if self.lines else f"row {row + 1}")
 
 
 def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
@@ -60,6 +34,7 @@ def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
 
 
 def from_datasets(splits: DatasetDict, source: str) -> dict[str, Table]:
+    """Turn each split of a data set into a table."""
     tables = {}
     for split, dataset in splits.items():
         names = {name: f.names for name, f in dataset.features.items() if isinstance(f, ClassLabel)}
@@ -117,8 +92,8 @@ def _read_mrpc(path: Path) -> Table:
         raise InputError(f"{table.source}: no column {missing[0]!r}; it has {', '.join(table.columns)}")
     columns = {"sentence1": table.columns["#1 String"], "sentence2": table.columns["#2 String"]}
     columns["label"] = table.columns.get("Quality", [HIDDEN] * len(table))
-    ids = {name: table.columns[name] for name in ("#1 ID", "#2 ID") if name in table.columns}
-    return Table(table.source, {**columns, **ids}, table.lines)
+    columns |= {name: table.columns[name] for name in ("#1 ID", "#2 ID") if name in table.columns}
+    return Table(table.source, columns, table.lines)
 
 
 def _split_by_ids(folder: Path) -> dict[str, Table]:
@@ -151,98 +126,6 @@ def _select(table: Table, chosen: Sequence[bool]) -> Table:
     columns = {name: [v for v, c in zip(values, chosen, strict=True) if c] for name, values in table.columns.items()}
     lines = [line for line, c in zip(table.lines or [], chosen, strict=True) if c]
     return Table(table.source, columns, lines)
-
-
-def read_file(path: Path, key: str, delimiter: str | None = None) -> Table:
-    """Read a CSV, TSV, JSON lines or Parquet file, by its ending. A TSV file has no quoting: a quote mark is text.
-
-    Args:
-        path: The file.
-        key: The data key that names it, for messages.
-        delimiter: Read the file as separated by this, whatever its ending.
-
-    Raises:
-        InputError: If the file is missing, empty, of another kind, malformed, or not UTF-8.
-    """
-    source = f"--data.{key} {path}"
-    if not path.is_file():
-        raise InputError(f"{source}: no such file")
-    delimiter = delimiter or {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
-    try:
-        if delimiter:
-            return _read_separated(path, source, delimiter)
-        if path.suffix.lower() in (".jsonl", ".json"):
-            return _read_json_lines(path, source)
-        if path.suffix.lower() == ".parquet":
-            return Table(source, pyarrow.parquet.read_table(path).to_pydict())
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}, line {_undecodable_line(path)}: not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{source}: not a Parquet file ({str(error).splitlines()[0]})") from error
-    raise InputError(f"{source}: unknown kind of file; use .csv, .tsv, .jsonl or .parquet")
-
-
-def _read_separated(path: Path, source: str, delimiter: str) -> Table:
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
-        header: list[str] = []
-        rows: list[list[str]] = []
-        lines: list[int] = []
-        try:
-            header = next(reader, [])
-            for row in reader:
-                if row and len(row) != len(header):
-                    raise InputError(
-                        f"{source}, line {reader.line_num}: {len(row)} fields, but the header names {len(header)} "
-                        f"({', '.join(header)})"
-                    )
-                if row:
-                    rows.append(row)
-                    lines.append(reader.line_num)
-        except csv.Error as error:
-            raise InputError(f"{source}, line {reader.line_num}: {error}; is a quote mark left open?") from error
-    if not header:
-        raise InputError(f"{source}: the file is empty")
-    columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)) if rows else {n: [] for n in header}
-    return Table(source, columns, lines)
-
-
-def _read_json_lines(path: Path, source: str) -> Table:
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{source}, line {number}: not JSON ({error.msg}); one object a line") from error
-            if not isinstance(row, dict):
-                raise InputError(f"{source}, line {number}: not a JSON object; one object a line")
-            if rows and row.keys() != rows[0].keys():
-                odd = sorted(row.keys() ^ rows[0].keys())
-                raise InputError(f"{source}, line {number}: its keys differ from the first row's ({', '.join(odd)})")
-            rows.append(row)
-            lines.append(number)
-    if not rows:
-        raise InputError(f"{source}: the file is empty")
-    return Table(source, {name: [row[name] for row in rows] for name in rows[0]}, lines)
-
-
-def _undecodable_line(path: Path) -> int:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    return 1
 
 
 def pairs(table: Table, columns: tuple[str, str, str], label_names: list[str], labelled: bool) -> Dataset:

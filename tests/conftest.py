@@ -1,4 +1,4 @@
-"""A tiny encoder and a tiny corpus, made here: no test needs a network, a GPU or a file that is not in the repository."""
+"""A tiny encoder and a tiny corpus, made here: no test needs a network, a GPU or anyone else's files."""
 
 import csv
 import os

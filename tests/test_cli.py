@@ -124,7 +124,9 @@ def read_curves(run: Path) -> dict[str, list[float]]:
     return curves
 
 
-def test_tensorboard_has_the_curves_and_one_chart_for_training_and_validation(project: Path, arguments: list[str]) -> None:
+def test_tensorboard_has_the_curves_and_one_chart_for_training_and_validation(
+    project: Path, arguments: list[str]
+) -> None:
     main(["fit", *arguments, "--trainer.log_every_n_steps=4"])
     run = Path("tb_logs/mrpc/version_0")
     curves = read_curves(run)
@@ -204,7 +206,9 @@ def test_commands_in_the_readme_and_the_configs_parse(capsys: pytest.CaptureFixt
         assert stopped.value.code == 0, f"{command}: {capsys.readouterr().err}"
 
 
-def test_a_flag_goes_before_a_checkpoint_and_a_checkpoint_before_a_config_file(project: Path, arguments: list[str]) -> None:
+def test_a_flag_goes_before_a_checkpoint_and_a_checkpoint_before_a_config_file(
+    project: Path, arguments: list[str]
+) -> None:
     main(["fit", *arguments])
     Path("other.yaml").write_text("data:\n  eval_batch_size: 3\n  max_length: 10\n")
     words = ["test", "--trainer.accelerator=cpu", "--data.eval_batch_size=5", "--config=other.yaml"]
@@ -264,9 +268,7 @@ def test_an_encoder_other_than_the_checkpoints_is_refused(
     assert "--model.model_name" in message and "was trained with" in message
 
 
-def test_hidden_labels_are_not_scored(
-    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hidden_labels_are_not_scored(project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(project / "hidden.csv", [(a, b, -1) for a, b, _ in make_rows(10)])
     main(["fit", *arguments])
     message = fails(capsys, ["test", "--trainer.accelerator=cpu", "--data.test_file=hidden.csv"])

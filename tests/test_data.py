@@ -32,16 +32,18 @@ def test_both_sentences_are_encoded_as_one_pair(project: Path, encoder: str) -> 
     assert data.tokenizer is not None
     first, second, label = make_rows(25, seed=1)[0]
     ids = batch["input_ids"][0][batch["attention_mask"][0].bool()]
-    assert data.tokenizer.decode(ids).replace(" ", "") == f"[CLS]{first}[SEP]{second}[SEP]".replace(" ", "").lower().replace(
-        "[cls]", "[CLS]"
-    ).replace("[sep]", "[SEP]")
+    assert data.tokenizer.decode(ids).replace(" ", "") == f"[CLS]{first}[SEP]{second}[SEP]".replace(
+        " ", ""
+    ).lower().replace("[cls]", "[CLS]").replace("[sep]", "[SEP]")
     split = int((batch["input_ids"][0] == data.tokenizer.sep_token_id).nonzero()[0])
     assert batch["token_type_ids"][0][: split + 1].sum() == 0
     assert batch["token_type_ids"][0][split + 1 : len(ids)].min() == 1
     assert batch["labels"][0] == label
 
 
-def test_training_pairs_come_once_an_epoch_in_a_new_order_and_validation_pairs_in_theirs(project: Path, encoder: str) -> None:
+def test_training_pairs_come_once_an_epoch_in_a_new_order_and_validation_pairs_in_theirs(
+    project: Path, encoder: str
+) -> None:
     data = make_data(encoder, train_file="train.csv", validation_file="validation.csv")
 
     def rows(loader: Any) -> list[tuple[int, ...]]:

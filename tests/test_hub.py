@@ -51,6 +51,8 @@ class Hub(BaseHTTPRequestHandler):
                 self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         elif words[0] == "tree":
             folder = repository.joinpath(*words[2:])
+            if not folder.is_dir():
+                return self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
             entries = [
                 {
                     "type": "directory" if entry.is_dir() else "file",
@@ -58,9 +60,9 @@ class Hub(BaseHTTPRequestHandler):
                     "size": 0 if entry.is_dir() else entry.stat().st_size,
                     "oid": hashlib.sha1(str(entry).encode()).hexdigest(),
                 }
-                for entry in (sorted(folder.iterdir()) if folder.is_dir() else [])
+                for entry in sorted(folder.iterdir())
             ]
-            self.answer(200 if folder.is_dir() else 404, json.dumps(entries).encode())
+            self.answer(200, json.dumps(entries).encode())
         else:
             files = [str(file.relative_to(repository)) for file in repository.rglob("*") if file.is_file()]
             about = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files], "tags": [kind]}

@@ -1,3 +1,4 @@
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 import torch
 from conftest import make_rows, write_csv
 from lightning.pytorch import Callback, LightningModule, Trainer
-from transformers import BertForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertForSequenceClassification
 
 from mrpc_lightning import MRPCDataModule, ParaphraseClassifier
 from mrpc_lightning.errors import InputError
@@ -20,7 +21,12 @@ def make_data(folder: Path, encoder: str, pairs: int = 60, **options: Any) -> MR
 
 
 def make_trainer(folder: Path, **options: Any) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     return Trainer(default_root_dir=folder, accelerator="cpu", **{**quiet, **options})
 
 
@@ -122,3 +128,28 @@ def test_random_weights_are_random_and_of_the_same_shape(encoder: str) -> None:
 def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ParaphraseClassifier("demo", **options)
+
+
+SMALL = {"vocab_size": 300, "max_position_embeddings": 70, "pad_token_id": 0}
+BERT_LIKE = {**SMALL, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "roberta": BERT_LIKE,
+    "electra": {**BERT_LIKE, "embedding_size": 16},
+    "distilbert": {**SMALL, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32},
+    "modernbert": {**BERT_LIKE, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_the_name_alone_changes_the_encoder(tmp_path: Path, encoder: str, kind: str) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(encoder) / name, tmp_path)
+    config = AutoConfig.for_model(kind, **ENCODERS[kind])
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    model = ParaphraseClassifier(str(tmp_path))
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(model, make_data(tmp_path, str(tmp_path)))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert 0 <= trainer.callback_metrics["val_f1"] <= 1
+    restored = ParaphraseClassifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert restored.model is not None and restored.model.config.model_type == kind

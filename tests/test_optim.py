@@ -8,7 +8,9 @@ from mrpc_lightning.optim import linear_schedule, parameter_groups, warmup_steps
 
 
 def test_weight_decay_spares_exactly_biases_and_layer_norm() -> None:
-    model = BertForSequenceClassification(BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1))
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1)
+    )
     # A second way to tell them: by the names and kinds of modules instead of the shapes of weights.
     spared = {
         f"{module_name}.{name}"

@@ -5,7 +5,8 @@ from conftest import make_rows, write_csv
 from datasets import Dataset, DatasetDict
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.sources import COLUMNS, pairs, read_file, read_folder
+from mrpc_lightning.files import read_file
+from mrpc_lightning.sources import COLUMNS, pairs, read_folder
 
 NAMES = ["not_equivalent", "equivalent"]
 HEADER = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
@@ -25,7 +26,7 @@ def write_mrpc(folder: Path, microsoft: bool, glue: bool) -> Path:
     if glue:
         (folder / "train.tsv").write_text(HEADER + ROWS[0], encoding="utf-8")
         (folder / "dev.tsv").write_text(HEADER + ROWS[1] + ROWS[2], encoding="utf-8")
-        test = "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t50\t51\tA \" b .\tB .\n1\t60\t61\tC .\tD .\n"
+        test = 'index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t50\t51\tA " b .\tB .\n1\t60\t61\tC .\tD .\n'
         (folder / "test.tsv").write_text(test)
     return folder
 
@@ -54,7 +55,9 @@ def test_microsofts_training_file_goes_before_glues_and_glues_test_file_serves(t
 
 
 def test_glues_training_file_is_used_with_one_warning_that_counts_what_is_missing(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"1 pairs; .* 3,668, so 3,667 are missing.*msr_paraphrase_train.txt") as caught:
+    with pytest.warns(
+        UserWarning, match=r"1 pairs; .* 3,668, so 3,667 are missing.*msr_paraphrase_train.txt"
+    ) as caught:
         tables = read_folder(write_mrpc(tmp_path, microsoft=False, glue=True))
     assert len(caught) == 1
     assert [len(tables[split]) for split in ("train", "validation", "test")] == [1, 2, 2]
@@ -88,7 +91,9 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path: Path, ending: str) ->
 
 def test_quoted_commas_and_line_breaks_in_a_csv_are_text(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "pairs.csv", [('He said "no", twice', "Two\nlines", 1)])
-    assert sentences(pairs(read_file(path, "train_file"), COLUMNS, NAMES, True)) == [('He said "no", twice', "Two\nlines", 1)]
+    assert sentences(pairs(read_file(path, "train_file"), COLUMNS, NAMES, True)) == [
+        ('He said "no", twice', "Two\nlines", 1)
+    ]
 
 
 @pytest.mark.parametrize("values", [(0, 1), ("0.0", "1.0"), ("False", "True"), ("different", "same")])
@@ -108,7 +113,11 @@ GOOD = "sentence1,sentence2,label\na,b,1\n"
 BAD_FILES = {
     "empty": ("a.csv", b"", "a.csv: the file is empty"),
     "only a header": ("a.csv", b"sentence1,sentence2,label\n", "a.csv: no pairs in it"),
-    "missing column": ("a.csv", b"premise,sentence2,label\na,b,1\n", "no column 'sentence1'; it has premise, .*sentence1_column"),
+    "missing column": (
+        "a.csv",
+        b"premise,sentence2,label\na,b,1\n",
+        "no column 'sentence1'; it has premise, .*sentence1_column",
+    ),
     "missing label": ("a.csv", b"sentence1,sentence2\na,b\n", "no column 'label'.*--data.label_column"),
     "too many fields": ("a.csv", (GOOD + "a,b,c,1\n").encode(), "a.csv, line 3: 4 fields, but the header names 3"),
     "too few fields": ("a.tsv", b"sentence1\tsentence2\tlabel\na\tb\n", "a.tsv, line 2: 2 fields"),

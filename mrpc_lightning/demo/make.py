@@ -17,7 +17,9 @@ from pathlib import Path
 TRAINING_PAIRS, VALIDATION_PAIRS = 4000, 500
 EQUIVALENT_SHARE = 0.6  # of all pairs; MRPC has 0.67
 OPPOSITE_SHARE = 0.8  # of the negatives; the others have one slot changed
-FIRST_SIDE_SHARE = 0.75  # of the events; with even odds, opposites are a pure exclusive-or, which a small model rarely finds
+FIRST_SIDE_SHARE = (
+    0.75  # of the events; with even odds, opposites are a pure exclusive-or, which a small model rarely finds
+)
 
 # The values of a slot; each is a list of wordings that mean the same.
 SLOTS: dict[str, list[list[str]]] = {
@@ -117,6 +119,7 @@ def draw_corpus(pairs: int, generator: random.Random, seen: set[frozenset[str]])
 
 
 def write_corpus(path: Path, rows: list[tuple[str, str, int]]) -> None:
+    """Write pairs as a CSV file."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["sentence1", "sentence2", "label"])
@@ -149,13 +152,17 @@ def write_tokenizer(folder: Path, sentences: list[str]) -> int:
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": True,
         "model_max_length": 64,
-        **{name: f"[{name.split('_')[0].upper()}]" for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")},
+        **{
+            name: f"[{name.split('_')[0].upper()}]"
+            for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+        },
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     return len(vocabulary)
 
 
 def main(folder: Path) -> None:
+    """Write all of the demo's files into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     generator, seen = random.Random(0), set[frozenset[str]]()
     training = draw_corpus(TRAINING_PAIRS, generator, seen)
