@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_sources import write_mrpc
 
 from mrpc_lightning import main
+from mrpc_lightning.cli import choose_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
@@ -273,3 +274,43 @@ def test_hidden_labels_are_not_scored(project: Path, arguments: list[str], capsy
     main(["fit", *arguments])
     message = fails(capsys, ["test", "--trainer.accelerator=cpu", "--data.test_file=hidden.csv"])
     assert "hidden.csv, line 2: the label is -1, which means hidden" in message
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpu", "bf16", "precision"),
+    [
+        ("auto", True, True, "bf16-mixed"),
+        ("gpu", True, False, "16-mixed"),
+        ("cpu", True, True, "32-true"),
+        ("auto", False, False, "32-true"),
+    ],
+)
+def test_precision_follows_the_hardware(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, gpu: bool, bf16: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert choose_precision(accelerator) == precision
+
+
+def test_a_precision_that_was_set_stands(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments, "--trainer.precision=bf16-mixed", "--trainer.max_epochs=1"])
+    assert json.loads(Path("tb_logs/mrpc/version_0/metrics.json").read_text())["precision"] == "bf16-mixed"
+
+
+def test_a_runs_config_given_back_to_fit_repeats_it(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments, "--seed_everything=5"])
+    main(["fit", "--config=tb_logs/mrpc/version_0/config.yaml"])
+    first, second = (json.loads(Path(f"tb_logs/mrpc/version_{n}/metrics.json").read_text()) for n in (0, 1))
+    timings = {"wall_seconds", "training_pairs_per_second"}
+    assert {k: v for k, v in first.items() if k not in timings} == {k: v for k, v in second.items() if k not in timings}
+
+
+@pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.CSVLogger"])
+def test_other_loggers_and_none_do(project: Path, arguments: list[str], logger: str) -> None:
+    words = [f"--trainer.logger={logger}"]
+    if logger != "false":
+        words.append("--trainer.logger.save_dir=csv_logs")
+    main(["fit", *arguments, *words])
+    (metrics,) = project.glob("**/metrics.json")
+    assert json.loads(metrics.read_text())["pairs"] == 25
