@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -27,6 +27,14 @@ EPOCH_FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_f1")
 def run_dir(trainer: Trainer) -> Path:
     """Return the folder of the run that a Trainer makes."""
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def last_checkpoint() -> ModelCheckpoint:
+    """Return the callback that writes `last.ckpt` after every epoch.
+
+    ModelCheckpoint's `save_last` writes it only along with a new best.
+    """
+    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -62,8 +70,10 @@ class RunRecorder(Callback):
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {data.source}")
         print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters, {trainer.precision}")
+        max_epochs = trainer.max_epochs or 0
+        epochs = f"{results.count(max_epochs, 'epoch')}, " if max_epochs > 0 else ""
         print(
-            f"schedule  {results.count(trainer.max_epochs or 0, 'epoch')}, {results.count(steps, 'optimizer step')}, "
+            f"schedule  {epochs}{results.count(steps, 'optimizer step')}, "
             f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}"
         )
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
@@ -113,7 +123,7 @@ class RunRecorder(Callback):
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write `predictions.csv`: idx, label name and the probability of each class, in the order of the input.
+    """Write `predictions.csv`: each pair, its label's name and both probabilities, in the order of the input.
 
     Args:
         path: The file to write.

@@ -1,6 +1,7 @@
 import inspect
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -8,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mrpc_lightning import __version__, results, runs
-from mrpc_lightning.callbacks import PredictionWriter, RunRecorder, SaveConfig, run_dir
+from mrpc_lightning.callbacks import PredictionWriter, RunRecorder, SaveConfig, last_checkpoint, run_dir
 from mrpc_lightning.data import MRPCDataModule, load_tokenizer
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
@@ -32,14 +34,14 @@ TRAINER_DEFAULTS = {
         "init_args": {"save_dir": LOGS, "name": RUN_NAME, "default_hp_metric": False},
     },
 }
-EARLY_STOPPING_DEFAULTS = {"monitor": "val_f1", "mode": "max", "patience": 2}
+EARLY_STOPPING_DEFAULTS = {"monitor": "val_f1", "mode": "max", "patience": 2, "strict": False}
 CHECKPOINT_DEFAULTS = {
     "monitor": "val_f1",
     "mode": "max",
     "filename": "best",
-    "save_last": True,
     "enable_version_counter": False,
 }
+MONITORED = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
 LINKED = ("model_name", "revision", "label_names")
 
 
@@ -64,7 +66,10 @@ class CLI(LightningCLI):
         assert isinstance(words, list)
         self.config = parser.parse_args(words)
         subcommand = self.config["subcommand"]
+        if subcommand not in words:
+            raise InputError(f"say what to do on the command line, not in a config file: {subcommand}")
         config = self.config[subcommand]
+        check_monitors(config)
         untrained = subcommand == "fit" or config.trainer.fast_dev_run
         if untrained and not config.ckpt_path:
             return
@@ -75,36 +80,56 @@ class CLI(LightningCLI):
         values = ["--config", json.dumps(saved)]
         self.config = parser.parse_args([*words[:position], *files, *values, *flags])
         for key, value in saved["model"].items():
-            if subcommand != "fit" and self.config[subcommand]["model"][key] != value:
+            if self.config[subcommand]["model"][key] != value:
                 raise InputError(f"--model.{key}: {self.checkpoint} was trained with {value!r}; leave the flag out")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's own would set a checkpoint's values over the command line's flags."""
 
     def before_instantiate_classes(self) -> None:
-        """Choose the precision, and keep everything but `fit` from starting a run's folder."""
+        """Give `fit` a folder for the run, and keep all else from starting one."""
         config = self.config[self.subcommand]
-        if config.trainer.precision is None:
-            config.trainer.precision = choose_precision(config.trainer.accelerator)
         if self.subcommand != "fit":
             config.trainer.logger = False
             config.verbose = False
+        elif config.trainer.logger is False and config.trainer.default_root_dir is None:
+            config.trainer.default_root_dir = str(runs.next_folder(Path(LOGS) / RUN_NAME))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, with what depends on the machine: it is not written into config.yaml."""
+        config = self.config_init[self.subcommand].trainer
+        if config.precision is None and not config.plugins:
+            kwargs["precision"] = choose_precision(config.accelerator)
+        callbacks = (
+            config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] * bool(config.callbacks)
+        )
         # Lightning's default bar, rich, breaks its figures over several lines in a terminal of 80 columns.
-        callbacks = config.trainer.callbacks or []
-        if config.trainer.enable_progress_bar is not False and "ProgressBar" not in str(callbacks):
-            config.trainer.callbacks = [*callbacks, Namespace(class_path="lightning.pytorch.callbacks.TQDMProgressBar")]
+        if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks = [*callbacks, TQDMProgressBar()]
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        if config.fast_dev_run:  # Lightning writes a last.ckpt even so
+            trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]  # Lightning sets it
+        return trainer
 
     def instantiate_classes(self) -> None:
-        """Make model, data and Trainer; the model with its weights, where there is a checkpoint."""
-        super().instantiate_classes()
-        if self.trainer.fast_dev_run:  # Lightning writes a last.ckpt even so
-            self.trainer.callbacks = [c for c in self.trainer.callbacks if not isinstance(c, ModelCheckpoint)]
+        """Make model, data and Trainer; the model with its weights, where there is a checkpoint.
+
+        Raises:
+            InputError: If the Trainer or a callback does not take a value.
+        """
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"a --trainer or callback value does not do: {' '.join(str(error).split())}") from error
         if self.checkpoint is None:
             return
         config = self.config_init[self.subcommand]
         self.model = ParaphraseClassifier.load_from_checkpoint(
             self.checkpoint, map_location="cpu", weights_only=True, **self.config[self.subcommand].model.as_dict()
         )
+        self._check_length()
         config.ckpt_path = str(self.checkpoint) if self.subcommand == "fit" else None
         tokenizer = runs.run_folder(self.checkpoint) / "tokenizer"
         if tokenizer.is_dir():
@@ -115,28 +140,37 @@ class CLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.model.setup("fit")
+        self._check_length()
+
+    def _check_length(self) -> None:
+        positions = getattr(self.model.model.config, "max_position_embeddings", None)
+        length = self.datamodule.hparams["max_length"]
+        if isinstance(positions, int) and length > positions:
+            raise InputError(f"--data.max_length {length}: the encoder takes {positions} tokens at most")
 
     def after_fit(self) -> None:
         """Score the best checkpoint on the validation split, and close with a table."""
         if self._only_a_trial():
             return
-        best = self.trainer.checkpoint_callback.best_model_path
+        best = self._get(self.config_init, "model_checkpoint").best_model_path
+        folder = run_dir(self.trainer)
         if not best:
-            raise InputError("no checkpoint was kept: training ended before a validation")
+            self._say(f"\nnot scored: training ended before a validation\n\nrun    {folder}")
+            return
+        self.trainer.limit_test_batches = 1.0  # the final figures are of the whole split
         self.trainer.test(
             self.model, self.datamodule.val_dataloader(), ckpt_path=best, verbose=False, weights_only=True
         )
         recorder = next(callback for callback in self.trainer.callbacks if isinstance(callback, RunRecorder))
         saved = runs.read_checkpoint(Path(best))
-        epoch, pairs_per_second = saved["epoch"] + 1, recorder.trained_pairs / recorder.training_seconds
-        folder = run_dir(self.trainer)
+        epoch, pairs_per_second = saved["epoch"] + 1, recorder.trained_pairs / (recorder.training_seconds or 1)
         figures = self._report(
             "test",
             f"best checkpoint (epoch {epoch})",
             folder / "metrics.json",
             split="validation",
             source=self.datamodule.source,
-            checkpoint=str(Path(best).relative_to(folder)),
+            checkpoint=os.path.relpath(best, folder),
             epoch=epoch,
             optimizer_step=saved["global_step"],
             epochs_trained=self.trainer.current_epoch,
@@ -221,6 +255,28 @@ class CLI(LightningCLI):
             print(text, flush=True)
 
 
+def check_monitors(config: Any) -> None:
+    """Refuse what would keep the wrong checkpoint, or would fail after the first epoch.
+
+    Raises:
+        InputError: If a callback watches a figure that there is not, or watches it in the wrong direction.
+    """
+    for key in ("early_stopping", "model_checkpoint"):
+        monitor, mode = config[key].monitor, config[key].mode
+        if monitor not in MONITORED:
+            raise InputError(f"--{key}.monitor {monitor}: there is no such figure, only {', '.join(MONITORED)}")
+        if mode != ("min" if monitor.endswith("loss") else "max"):
+            raise InputError(f"--{key}.mode {mode}: would keep the worst {monitor}, not the best")
+    if config.model_checkpoint.save_top_k != 1:
+        raise InputError(
+            "--model_checkpoint.save_top_k: must be 1, the best; for more add a ModelCheckpoint of your own"
+        )
+    if config.model_checkpoint.dirpath and not config.trainer.fast_dev_run:
+        raise InputError("--model_checkpoint.dirpath: checkpoints lie in the run's folder; move that with the logger")
+    if config.trainer.accumulate_grad_batches < 1:
+        raise InputError(f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches}: at least 1")
+
+
 def choose_precision(accelerator: str) -> str:
     """Choose mixed precision on a GPU: bf16 where the card computes in it, else fp16. Anything else stays in fp32."""
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
@@ -242,13 +298,11 @@ def checkpoint_values(checkpoint: Path) -> dict[str, dict[str, Any]]:
 
 
 def logs_folder(config: Any) -> Path:
-    """Return the folder in which runs are searched: a config file's own, else that of all runs."""
-    loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
-    settings = getattr(loggers[0], "init_args", None)
-    if settings is None:
-        return Path(LOGS)
+    """Return the folder in which runs are searched: that of a config file's name, if it has runs, else of all runs."""
+    settings = getattr(config.trainer.logger, "init_args", {})
     folder = Path(settings.get("save_dir") or LOGS)
-    return folder / (settings.get("name") or "") if config.config else folder
+    named = folder / (settings.get("name") or "")
+    return named if config.config and named.is_dir() else folder
 
 
 def quieten() -> None:
@@ -281,7 +335,7 @@ def main(args: list[str] | None = None) -> CLI:
             args=args,
             parser_class=Parser,
             parser_kwargs={"allow_abbrev": False, "version": f"mrpc_lightning {__version__}"},
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [RunRecorder()]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [RunRecorder(), last_checkpoint()]},
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=42,

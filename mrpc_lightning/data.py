@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase
 
@@ -103,7 +104,9 @@ class MRPCDataModule(LightningDataModule):
         if self.tokens:
             return
         self.tokenizer = self.tokenizer or self._load_tokenizer()
-        if not (self.hparams["train_file"] or self.hparams["data_dir"]):
+        stage = self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else "fit"
+        has_files = [self.hparams["train_file"] or self.hparams[f"{split}_file"] for split in self._splits(stage)]
+        if not (self.hparams["data_dir"] or all(has_files)):
             sources.read_hub(self.hparams["dataset_name"], self.hparams["dataset_config"])
 
     def setup(self, stage: str) -> None:
@@ -116,7 +119,12 @@ class MRPCDataModule(LightningDataModule):
             InputError: If there is no such split, or its pairs are not in order.
         """
         self.tokenizer = self.tokenizer or self._load_tokenizer()
-        for split in NEEDED.get(stage, (self.test_split if stage == "test" else "predict",)):
+        if self.hparams["max_length"] > self.tokenizer.model_max_length:
+            raise InputError(
+                f"--data.max_length {self.hparams['max_length']}: "
+                f"{self.hparams['model_name']} takes {self.tokenizer.model_max_length} tokens at most"
+            )
+        for split in self._splits(stage):
             if split not in self.tokens:
                 self.pairs[split] = self.read(split)
                 self.tokens[split] = self._tokenize(self.pairs[split])
@@ -136,13 +144,18 @@ class MRPCDataModule(LightningDataModule):
         files = self.hparams
         if files["train_file"] and not files["validation_file"] and split in ("train", "validation"):
             everything = self._pairs(read_file(Path(files["train_file"]), "train_file"))
-            return hold_out(everything, files["validation_share"], files["split_seed"], files["train_file"])[split]
-        if path := files[f"{split}_file"]:
+            return hold_out(everything, files["validation_share"], files["split_seed"], self.source)[split]
+        if path := files[f"{split}_file"] or (files["test_file"] if split == "predict" else None):
             return self._pairs(read_file(Path(path), f"{split}_file"), labelled=split != "predict")
         if files["train_file"]:
             raise InputError(f"no {split} pairs: name a file of them with --data.{split}_file")
         tables = self._read_all()
         wanted = "test" if split == "predict" else split
+        if "validation" not in tables and not files["validation_file"] and wanted in ("train", "validation"):
+            rank_zero_warn(f"{self.source} has no validation split: a share of its training pairs is held out")
+            return hold_out(self._pairs(tables["train"]), files["validation_share"], files["split_seed"], self.source)[
+                wanted
+            ]
         if wanted not in tables:
             raise InputError(
                 f"{self.source} has no {wanted} split, only {', '.join(tables)}: "
@@ -166,6 +179,9 @@ class MRPCDataModule(LightningDataModule):
         """Return the batches to predict, in order."""
         return self._dataloader("predict")
 
+    def _splits(self, stage: str) -> tuple[str, ...]:
+        return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
+
     def _read_all(self) -> dict[str, Table]:
         if not self._tables:
             folder = self.hparams["data_dir"]
@@ -182,13 +198,7 @@ class MRPCDataModule(LightningDataModule):
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         name = self.hparams["model_name"]
-        tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"--model.model_name {name}")
-        if self.hparams["max_length"] > tokenizer.model_max_length:
-            raise InputError(
-                f"--data.max_length {self.hparams['max_length']}: "
-                f"{name} takes {tokenizer.model_max_length} tokens at most"
-            )
-        return tokenizer
+        return load_tokenizer(demo.resolve(name), self.hparams["revision"], f"--model.model_name {name}")
 
     def _tokenize(self, pairs: Dataset) -> Dataset:
         tokenizer = self.tokenizer
@@ -215,7 +225,7 @@ class MRPCDataModule(LightningDataModule):
         )
 
 
-def hold_out(pairs: Dataset, share: float, seed: int, file: str) -> dict[str, Dataset]:
+def hold_out(pairs: Dataset, share: float, seed: int, source: str) -> dict[str, Dataset]:
     """Split pairs into "train" and "validation", each class in proportion, the same for the same seed.
 
     Raises:
@@ -225,7 +235,7 @@ def hold_out(pairs: Dataset, share: float, seed: int, file: str) -> dict[str, Da
         splits = pairs.train_test_split(share, stratify_by_column="label", seed=seed)
     except ValueError as error:
         raise InputError(
-            f"--data.train_file {file}: {len(pairs)} pairs are too few to hold out a share of {share:g} of each class; "
+            f"{source}: {len(pairs)} pairs are too few to hold out a share of {share:g} of each class; "
             "give --data.validation_file"
         ) from error
     return {"train": splits["train"], "validation": splits["test"]}
@@ -241,8 +251,8 @@ def load_tokenizer(source: str, revision: str | None, flag: str) -> PreTrainedTo
         hub.use_cache_if_unreachable()
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{flag}: {hub.explain(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{flag}: {hub.explain(error, source)}") from error
     if tokenizer.pad_token is None:
         raise InputError(f"{flag}: its tokenizer has no padding token; choose an encoder such as BERT or RoBERTa")
     return tokenizer

@@ -1,8 +1,9 @@
 import functools
-import urllib.error
-import urllib.request
+import importlib
+from pathlib import Path
 
 import datasets
+import huggingface_hub
 from huggingface_hub import constants
 
 DEMO_COMMAND = "python -m mrpc_lightning fit --config configs/demo.yaml"
@@ -19,22 +20,27 @@ def use_cache_if_unreachable() -> bool:
     """
     if constants.HF_HUB_OFFLINE:
         return False
+    session = huggingface_hub.get_session()
+    http = importlib.import_module(type(session).__module__.partition(".")[0])  # httpx, or what replaces it
     try:
-        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
-    except urllib.error.HTTPError:
-        return True  # an answer all the same
-    except OSError:
+        session.head(constants.ENDPOINT, timeout=10)
+    except (OSError, http.TransportError):
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         return False
     return True
 
 
-def explain(error: Exception) -> str:
-    """Say in one line what went wrong when something was loaded from the Hub, and what to do."""
-    if constants.HF_HUB_OFFLINE:
+def explain(error: Exception, source: str) -> str:
+    """Say in one line what went wrong when something was loaded, and what to do.
+
+    Args:
+        error: What the Hugging Face libraries raised.
+        source: The name on the Hub, or the folder, that was to be loaded.
+    """
+    if constants.HF_HUB_OFFLINE and not Path(source).exists():
         return (
             f"not in the cache, and the Hugging Face Hub ({constants.ENDPOINT}) cannot be reached; "
             f"give a local folder, or try the demo, which needs no network: {DEMO_COMMAND}"
         )
-    first_line = str(error).strip().split("\n")[0]
+    first_line = (str(error).strip() or "no reason given").split("\n")[0]
     return f"{first_line} ({type(error).__name__})"

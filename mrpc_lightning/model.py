@@ -4,6 +4,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import ModuleDict
 from torch.nn.functional import cross_entropy
@@ -180,12 +181,12 @@ def load_encoder(model_name: str, revision: str | None, pretrained: bool, label_
         )
         if pretrained:
             model = AutoModelForSequenceClassification.from_pretrained(
-                source, revision=revision, config=config, dtype=torch.float32
+                source, revision=revision, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
             )
         else:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"--model.model_name {model_name}: {hub.explain(error)}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"--model.model_name {model_name}: {hub.explain(error, source)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     # from_pretrained returns a model in eval mode, and Lightning leaves it there: no dropout in training.

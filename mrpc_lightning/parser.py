@@ -39,6 +39,7 @@ def explain_parser_error(message: str, keys: list[str]) -> str:
         types = re.findall(r"<class '(\w+)'>", problem.split("Errors:")[0].split("Got value")[0])
         names = [*dict.fromkeys(", ".join(literals).replace("'", "").split(", ") if literals else [])]
         names += ["null" if name == "NoneType" else name for name in dict.fromkeys(types)]
+        names += ["a class path"] * ("lightning." in problem)
         if value and names:
             return f"--{key} {value[1]}: expected {', '.join(names[:-1])}{' or ' * (len(names) > 1)}{names[-1]}"
         return f"--{key}: {problem}"

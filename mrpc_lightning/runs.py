@@ -1,5 +1,6 @@
 """A run's folder: `checkpoints/best.ckpt` and `last.ckpt`, `config.yaml`, `metrics.json`, `tokenizer/`, the curves."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,18 @@ def find_checkpoint(ckpt_path: str, logs: Path) -> Path:
         return found[-1]
     path = Path(ckpt_path)
     if path.is_dir():
-        path = path / "checkpoints" / "best.ckpt"
+        metrics = path / "metrics.json"  # says which one, should it have another name
+        name = json.loads(metrics.read_text())["checkpoint"] if metrics.is_file() else "checkpoints/best.ckpt"
+        path = path / name
     if not path.is_file():
         raise InputError(f"--ckpt_path {ckpt_path}: no {path}; give best, last, a run's folder or a checkpoint file")
     return path
+
+
+def next_folder(parent: Path) -> Path:
+    """Return the next run's folder, version_N, as TensorBoardLogger counts them."""
+    versions = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdigit()]
+    return parent / f"version_{max(versions, default=-1) + 1}"
 
 
 def run_folder(checkpoint: Path) -> Path:

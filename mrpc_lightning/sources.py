@@ -1,10 +1,12 @@
 """Where pairs come from: the Hub, the embedded demo, MRPC's own files. `pairs` checks what a reader returns."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 from lightning.pytorch.utilities import rank_zero_warn
 
 from mrpc_lightning import demo, hub
@@ -28,8 +30,8 @@ def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
     hub.use_cache_if_unreachable()
     try:
         splits = load_dataset(dataset_name, dataset_config)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"--data.dataset_name {dataset_name}: {hub.explain(error)}") from error
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise InputError(f"--data.dataset_name {dataset_name}: {hub.explain(error, dataset_name)}") from error
     return from_datasets(splits, f"--data.dataset_name {dataset_name}")
 
 
@@ -43,7 +45,7 @@ def from_datasets(splits: DatasetDict, source: str) -> dict[str, Table]:
 
 
 def read_folder(folder: Path) -> dict[str, Table]:
-    """Read MRPC's own files, in Microsoft's or GLUE's layout, or a folder that `DatasetDict.save_to_disk` wrote.
+    """Read MRPC's own files, in Microsoft's or GLUE's layout, or a folder that `save_to_disk` wrote.
 
     GLUE's validation pairs are those of Microsoft's training file whose ids stand in GLUE's `dev_ids.tsv` (or
     `dev.tsv`); that gives exactly 3,668, 408 and 1,725 pairs. GLUE's `train.tsv` often lacks a pair.
@@ -54,10 +56,12 @@ def read_folder(folder: Path) -> dict[str, Table]:
     flag = f"--data.data_dir {folder}"
     if not folder.is_dir():
         raise InputError(f"{flag}: no such folder")
-    if (folder / "dataset_dict.json").is_file():
-        splits = load_from_disk(str(folder))
-        assert isinstance(splits, DatasetDict)
-        return from_datasets(splits, flag)
+    if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
+        try:
+            saved = load_from_disk(str(folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{flag}: {hub.explain(error, str(folder))}") from error
+        return from_datasets(saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved), flag)
     tables = {}
     if (folder / "msr_paraphrase_train.txt").is_file():
         tables = _split_by_ids(folder)
@@ -72,7 +76,7 @@ def read_folder(folder: Path) -> dict[str, Table]:
     if not tables:
         raise InputError(
             f"{flag}: holds neither Microsoft's msr_paraphrase_train.txt, nor GLUE's train.tsv and dev.tsv, "
-            "nor a DatasetDict saved with save_to_disk"
+            "nor a data set saved with save_to_disk"
         )
     missing = MRPC_SIZES["train"] - len(tables["train"]) if "train" in tables else 0
     if missing > 0:
@@ -99,7 +103,7 @@ def _read_mrpc(path: Path) -> Table:
 def _split_by_ids(folder: Path) -> dict[str, Table]:
     everything = _read_mrpc(folder / "msr_paraphrase_train.txt")
     if (folder / "dev_ids.tsv").is_file():
-        lines = (folder / "dev_ids.tsv").read_text(encoding="utf-8-sig").splitlines()
+        lines = (folder / "dev_ids.tsv").read_text(encoding="utf-8-sig", errors="replace").splitlines()
         held_out = {tuple(line.split("\t")[:2]) for line in lines}
     elif (folder / "dev.tsv").is_file():
         held_out = set(_ids(_read_mrpc(folder / "dev.tsv")))
@@ -109,6 +113,8 @@ def _split_by_ids(folder: Path) -> dict[str, Table]:
             "which says which of its pairs are for validation"
         )
     is_validation = [pair in held_out for pair in _ids(everything)]
+    if not any(is_validation):
+        raise InputError(f"{everything.source}: none of its ids stands in GLUE's list of validation pairs beside it")
     return {
         "train": _select(everything, [not chosen for chosen in is_validation]),
         "validation": _select(everything, is_validation),
@@ -160,10 +166,11 @@ def pairs(table: Table, columns: tuple[str, str, str], label_names: list[str], l
     values: dict[str, list[Any]] = {
         "sentence1": table.columns[columns[0]],
         "sentence2": table.columns[columns[1]],
-        "idx": table.columns.get("idx", list(range(len(table)))),
+        "idx": list(range(len(table))),
     }
-    if not all(isinstance(idx, int) for idx in values["idx"]):
-        values["idx"] = list(range(len(table)))
+    own_idx = [str(idx) for idx in table.columns.get("idx", [])]
+    if own_idx and all(idx.isdecimal() for idx in own_idx):
+        values["idx"] = [int(idx) for idx in own_idx]
     if labelled:
         features["label"] = ClassLabel(names=label_names)
         values["label"] = _labels(table, columns[2], label_names)
@@ -197,5 +204,5 @@ def _naming(found: list[str], label_names: list[str]) -> str:
         return f"it has {len(found)} classes ({', '.join(found)}); a pair is one of two: {' or '.join(label_names)}"
     return (
         f"its labels are {found[0]!r} and {found[1]!r}, not {label_names[0]!r} and {label_names[1]!r}; name the "
-        f"positive class last: --model.label_names [{found[0]},{found[1]}] or [{found[1]},{found[0]}]"
+        f"positive class last: --model.label_names '{json.dumps(found)}' or '{json.dumps(found[::-1])}'"
     )

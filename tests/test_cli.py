@@ -110,6 +110,34 @@ def test_the_best_checkpoint_is_the_epoch_with_the_highest_f1(project: Path, arg
     assert curve[metrics["epoch"] - 1] == pytest.approx(max(curve))
 
 
+def test_the_last_checkpoint_is_of_the_last_epoch_though_another_was_best(project: Path, arguments: list[str]) -> None:
+    fitted = main(["fit", *arguments, "--trainer.max_epochs=3", "--model.learning_rate=0"])
+    folder = Path("tb_logs/mrpc/version_0/checkpoints")
+    best, last = (torch.load(folder / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["epoch"], last["epoch"]) == (0, 2)
+    assert last["global_step"] == fitted.trainer.global_step
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_users_own_model_checkpoint_does_not_decide_what_is_best(project: Path, arguments: list[str]) -> None:
+    Path("own.yaml").write_text(
+        "trainer:\n  callbacks:\n    class_path: lightning.pytorch.callbacks.ModelCheckpoint\n"
+        "    init_args: {every_n_epochs: 1, save_top_k: -1, filename: 'own-{epoch}', monitor: train_loss}\n"
+    )
+    main(["fit", "--config=own.yaml", *arguments, "--trainer.max_epochs=3", "--model.learning_rate=0"])
+    run = Path("tb_logs/mrpc/version_0")
+    assert json.loads((run / "metrics.json").read_text())["checkpoint"] == "checkpoints/best.ckpt"
+    assert len(list(run.glob("checkpoints/own-*.ckpt"))) == 3
+
+
+def test_a_run_without_validation_is_not_scored_and_keeps_its_last_checkpoint(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments, "--trainer.limit_val_batches=0"])
+    assert "not scored" in capsys.readouterr().out
+    assert Path("tb_logs/mrpc/version_0/checkpoints/last.ckpt").is_file()
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(project: Path, arguments: list[str]) -> None:
     # A learning rate of 0 never improves: the first epoch is the best, and two more are waited for.
     fitted = main(["fit", *arguments, "--trainer.max_epochs=9", "--model.learning_rate=0"])
@@ -240,6 +268,15 @@ BAD_WORDS = {
     ),
     "endless run": (["fit", "--trainer.max_epochs=-1"], "--trainer.max_epochs"),
     "long warmup": (["fit", "--model.warmup=1000"], "--model.warmup 1000: a run of 16 optimizer steps"),
+    "no such figure": (["fit", "--early_stopping.monitor=val_fl"], "--early_stopping.monitor val_fl: .*val_f1"),
+    "the worst is kept": (
+        ["fit", "--model_checkpoint.monitor=val_loss"],
+        "--model_checkpoint.mode max: would keep the worst",
+    ),
+    "no accumulation": (["fit", "--trainer.accumulate_grad_batches=0"], "--trainer.accumulate_grad_batches 0"),
+    "no such strategy": (["fit", "--trainer.strategy=foo"], "trainer or callback value does not do: .*foo"),
+    "no such device": (["fit", "--trainer.accelerator=foo"], "trainer or callback value does not do: .*foo"),
+    "too long for the encoder": (["fit", "--data.max_length=65"], "--data.max_length 65: .* takes 64 tokens at most"),
     "nothing trained": (["test"], "--ckpt_path best: no run in tb_logs has one; python -m mrpc_lightning fit"),
     "no such checkpoint": (["test", "--ckpt_path=nope"], "--ckpt_path nope: no nope"),
     "not a checkpoint": (["test", "--ckpt_path=train.csv"], "--ckpt_path train.csv: not a readable checkpoint"),
@@ -258,7 +295,7 @@ def test_bad_input_is_one_line_with_exit_code_2(
     if case == "missing data folder":
         words = [word for word in words if "train_file" not in word]
     assert re.search(message, fails(capsys, words))
-    assert not Path("tb_logs").exists() or case in ("endless run", "long warmup")
+    assert not Path("tb_logs").exists() or case in ("endless run", "long warmup")  # known once there is a Trainer
 
 
 def test_an_encoder_other_than_the_checkpoints_is_refused(
@@ -300,7 +337,7 @@ def test_a_precision_that_was_set_stands(project: Path, arguments: list[str]) ->
 
 def test_a_runs_config_given_back_to_fit_repeats_it(project: Path, arguments: list[str]) -> None:
     main(["fit", *arguments, "--seed_everything=5"])
-    main(["fit", "--config=tb_logs/mrpc/version_0/config.yaml"])
+    main(["fit", "--config=tb_logs/mrpc/version_0/config.yaml", "--trainer.enable_progress_bar=true"])
     first, second = (json.loads(Path(f"tb_logs/mrpc/version_{n}/metrics.json").read_text()) for n in (0, 1))
     timings = {"wall_seconds", "training_pairs_per_second"}
     assert {k: v for k, v in first.items() if k not in timings} == {k: v for k, v in second.items() if k not in timings}
@@ -311,6 +348,17 @@ def test_other_loggers_and_none_do(project: Path, arguments: list[str], logger: 
     words = [f"--trainer.logger={logger}"]
     if logger != "false":
         words.append("--trainer.logger.save_dir=csv_logs")
-    main(["fit", *arguments, *words])
-    (metrics,) = project.glob("**/metrics.json")
-    assert json.loads(metrics.read_text())["pairs"] == 25
+    Path("config.yaml").write_text("# a person's own file\n")
+    for _ in range(2):
+        main(["fit", *arguments, *words])
+    folder = project / ("tb_logs/mrpc" if logger == "false" else "csv_logs/mrpc")
+    for version in ("version_0", "version_1"):
+        assert json.loads((folder / version / "metrics.json").read_text())["pairs"] == 25
+        assert (folder / version / "checkpoints/best.ckpt").is_file() and (folder / version / "config.yaml").is_file()
+    assert Path("config.yaml").read_text() == "# a person's own file\n"
+    assert {path.name for path in project.iterdir()} == {
+        "config.yaml",
+        "train.csv",
+        "validation.csv",
+        folder.parent.name,
+    }

@@ -123,6 +123,12 @@ def test_encoder_and_corpus_come_from_the_hub_and_later_from_the_cache(tmp_path:
     second = run(tmp_path, "http://127.0.0.1:9", *words)
     assert second.returncode == 0, second.stderr
     assert "Retrying" not in second.stderr
+    # A run's folder needs no Hub at all to predict a user's pairs: nobody answers, and the cache is empty.
+    (tmp_path / "new.csv").write_text("sentence1,sentence2\nRents rose,Rents fell\n")
+    shutil.rmtree(tmp_path / "cache")
+    third = run(tmp_path, "http://127.0.0.1:9", "predict", "--data.predict_file=new.csv", "--trainer.accelerator=cpu")
+    assert third.returncode == 0, third.stderr
+    assert len((tmp_path / "tb_logs/mrpc/version_1/predictions.csv").read_text().splitlines()) == 2
     figures = [json.loads((tmp_path / f"tb_logs/mrpc/version_{n}/metrics.json").read_text())["loss"] for n in (0, 1)]
     assert figures[0] == figures[1]
 

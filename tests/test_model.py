@@ -106,6 +106,15 @@ def test_half_precision_weights_are_trained_in_float32(tmp_path: Path, encoder: 
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+def test_a_head_of_three_classes_gives_way_to_a_fresh_one_of_two(tmp_path: Path, encoder: str) -> None:
+    BertForSequenceClassification.from_pretrained(encoder, num_labels=3, ignore_mismatched_sizes=True).save_pretrained(
+        tmp_path
+    )
+    model = ParaphraseClassifier(str(tmp_path))
+    model.setup("fit")
+    assert model.model is not None and model.model.classifier.weight.shape == (2, 32)
+
+
 def test_random_weights_are_random_and_of_the_same_shape(encoder: str) -> None:
     models = [ParaphraseClassifier(encoder, pretrained=pretrained) for pretrained in (True, False)]
     for model in models:

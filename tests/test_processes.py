@@ -38,4 +38,6 @@ def test_two_processes_halve_the_steps_and_agree_with_one_on_every_prediction(
         predictions.append(read_predictions(Path("tb_logs/mrpc/version_0/predictions.csv")))
     assert [row["sentence1"] for row in predictions[0]] == [row["sentence1"] for row in predictions[1]]
     for first, second in zip(*predictions, strict=True):
-        assert float(first["probability_equivalent"]) == pytest.approx(float(second["probability_equivalent"]), abs=1e-5)
+        assert float(first["probability_equivalent"]) == pytest.approx(
+            float(second["probability_equivalent"]), abs=1e-5
+        )

@@ -76,6 +76,8 @@ def test_a_folder_written_by_save_to_disk_is_read_back(tmp_path: Path) -> None:
     DatasetDict(train=Dataset.from_list(rows)).save_to_disk(str(tmp_path / "saved"))
     read = pairs(read_folder(tmp_path / "saved")["train"], COLUMNS, NAMES, True)
     assert read.to_list() == rows
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "single"))
+    assert pairs(read_folder(tmp_path / "single")["train"], COLUMNS, NAMES, True).to_list() == rows
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
@@ -87,6 +89,11 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path: Path, ending: str) ->
         ending, lambda p: dataset.to_csv(p, sep="\t")
     )(path)
     assert sentences(pairs(read_file(path, "train_file"), COLUMNS, NAMES, True)) == rows
+
+
+def test_a_files_own_idx_is_kept_whatever_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("idx,sentence1,sentence2\n902,a,b\n901,c,d\n")
+    assert pairs(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)["idx"] == [902, 901]
 
 
 def test_quoted_commas_and_line_breaks_in_a_csv_are_text(tmp_path: Path) -> None:
@@ -126,7 +133,7 @@ BAD_FILES = {
     "other names": (
         "a.csv",
         b"sentence1,sentence2,label\na,b,yes\na,c,no\n",
-        r"line 2: label 'yes'.*'no' and 'yes'.*--model.label_names \[no,yes\]",
+        r"line 2: label 'yes'.*'no' and 'yes'.*--model.label_names '\[\"no\", \"yes\"\]'",
     ),
     "empty sentence": ("a.csv", (GOOD + "a, ,1\n").encode(), "a.csv, line 3: sentence2 is empty"),
     "not UTF-8": ("a.csv", (GOOD + "caf\xe9,b,1\n").encode("latin-1"), "a.csv, line 3: not UTF-8"),
