@@ -30,7 +30,7 @@ class MRPCDataModule(LightningDataModule):
         dataset_name: A data set on the Hub, or "demo" for the embedded corpus.
         dataset_config: The data set's configuration, if it has several.
         data_dir: A folder of MRPC's own files, in Microsoft's or GLUE's layout, or one that
-            `DatasetDict.save_to_disk` wrote.
+            `save_to_disk` wrote.
         train_file: A CSV, TSV, JSON lines or Parquet file of training pairs.
         validation_file: The same for validation. Without it a share of `train_file` is held out.
         test_file: The same for `test`.
