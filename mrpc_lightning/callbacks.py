@@ -66,9 +66,11 @@ class RunRecorder(Callback):
             return
         hparams = pl_module.hparams
         sizes = {split: f"{len(pairs):,}" for split, pairs in data.pairs.items()}
+        sources = [data.source("train"), data.source("validation")]
+        source = sources[0] if sources[0] == sources[1] else " and ".join(sources)
         weights = "" if hparams["pretrained"] else " with random weights"
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {data.source}")
+        print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {source}")
         print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters, {trainer.precision}")
         max_epochs = trainer.max_epochs or 0
         epochs = f"{results.count(max_epochs, 'epoch')}, " if max_epochs > 0 else ""
@@ -123,7 +125,7 @@ class RunRecorder(Callback):
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write `predictions.csv`: each pair, its label's name and both probabilities, in the order of the input.
+    """Write `predictions.csv`: each pair in its order, the predicted class by name, and both probabilities.
 
     Args:
         path: The file to write.
@@ -156,7 +158,7 @@ class PredictionWriter(BasePredictionWriter):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["idx", "sentence1", "sentence2", "label", *(f"probability_{name}" for name in names)])
+            writer.writerow(["idx", "sentence1", "sentence2", "prediction", *(f"probability_{name}" for name in names)])
             for row, values in found:
                 pair = data.pairs["predict"][row]
                 label = names[max(range(2), key=values.__getitem__)]

@@ -20,7 +20,7 @@ from mrpc_lightning.callbacks import PredictionWriter, RunRecorder, SaveConfig, 
 from mrpc_lightning.data import MRPCDataModule, load_tokenizer
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.parser import Parser, raise_usage, split_config_files
+from mrpc_lightning.parser import Parser, check_config_files, raise_usage, split_config_files
 
 LOGS, RUN_NAME = "tb_logs", "mrpc"
 TRAINER_DEFAULTS = {
@@ -64,6 +64,7 @@ class CLI(LightningCLI):
         """Parse the command line. Where a checkpoint is used, its values stand between config files and flags."""
         words = sys.argv[1:] if args is None else args
         assert isinstance(words, list)
+        check_config_files(split_config_files(words)[0])
         self.config = parser.parse_args(words)
         subcommand = self.config["subcommand"]
         if subcommand not in words:
@@ -75,6 +76,9 @@ class CLI(LightningCLI):
             return
         self.checkpoint = runs.find_checkpoint(config.ckpt_path or "best", logs_folder(config))
         saved = checkpoint_values(self.checkpoint)
+        epochs = runs.read_checkpoint(self.checkpoint)["epoch"] + 1
+        if subcommand == "fit" and 0 <= (config.trainer.max_epochs or 0) <= epochs:
+            raise InputError(f"{self.checkpoint}: has trained for {epochs} epochs; raise --trainer.max_epochs to go on")
         position = words.index(subcommand) + 1
         files, flags = split_config_files(words[position:])
         values = ["--config", json.dumps(saved)]
@@ -93,7 +97,7 @@ class CLI(LightningCLI):
             config.trainer.logger = False
             config.verbose = False
         elif config.trainer.logger is False and config.trainer.default_root_dir is None:
-            config.trainer.default_root_dir = str(runs.next_folder(Path(LOGS) / RUN_NAME))
+            config.trainer.default_root_dir = str(runs.next_folder(Path(LOGS) / "unlogged"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, with what depends on the machine: it is not written into config.yaml."""
@@ -169,7 +173,7 @@ class CLI(LightningCLI):
             f"best checkpoint (epoch {epoch})",
             folder / "metrics.json",
             split="validation",
-            source=self.datamodule.source,
+            source=self.datamodule.source("validation"),
             checkpoint=os.path.relpath(best, folder),
             epoch=epoch,
             optimizer_step=saved["global_step"],
@@ -180,14 +184,15 @@ class CLI(LightningCLI):
             training_pairs_per_second=round(pairs_per_second, 1),
         )
         self._log_hyperparameters(figures)
+        has_curves = any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers)
+        curves = f"tensorboard --logdir {folder}\n       " if has_curves else ""
         stopped = self.trainer.current_epoch < (self.trainer.max_epochs or 0) and self.trainer.should_stop
         self._say(
             f"{results.duration(recorder.wall_seconds)} for {results.count(self.trainer.current_epoch, 'epoch')}"
             f"{', stopped early' * stopped}; "
             f"{pairs_per_second:.0f} pairs/s while training\n\n"
             f"run    {folder}\n"
-            f"next   tensorboard --logdir {folder}\n"
-            f"       python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv"
+            f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv"
         )
 
     def _log_hyperparameters(self, figures: Mapping[str, float | int]) -> None:
@@ -231,9 +236,10 @@ class CLI(LightningCLI):
     def _report_checkpoint(self, stage: str, split: str) -> None:
         if self._only_a_trial() or self.checkpoint is None:
             return
-        self._say(f"\n{split} split, {self.checkpoint}")
+        source, scored = self.datamodule.source(split), len(self.datamodule.pairs[split])
+        self._say(f"\n{split} split of {source}, {scored:,} pairs, with {self.checkpoint}")
         path = runs.run_folder(self.checkpoint) / f"{self.subcommand}_metrics.json"
-        self._report(stage, "this checkpoint", path, split=split, checkpoint=str(self.checkpoint))
+        self._report(stage, "this checkpoint", path, split=split, source=source, checkpoint=str(self.checkpoint))
         self._say(f"also in {path}")
 
     def _report(self, stage: str, title: str, path: Path, **about: Any) -> dict[str, float | int]:
@@ -312,6 +318,7 @@ def quieten() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for message in (
         ".*LeafSpec.*is deprecated",  # Lightning's own business
+        ".*smaller than the logging interval",  # each epoch has its point all the same
         ".*does not have many workers",  # pairs are tokenized beforehand: workers would only cost time
         "Checkpoint directory .* exists and is not empty",
     ):
@@ -344,3 +351,7 @@ def main(args: list[str] | None = None) -> CLI:
         )
     except InputError as error:
         raise_usage(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")

@@ -73,9 +73,15 @@ class MRPCDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name in ("max_length", "batch_size", "eval_batch_size"):
-            if self.hparams[name] < 1:
-                raise InputError(f"--data.{name} {self.hparams[name]}: must be at least 1")
+        # 8 tokens: both sentences keep at least one word between the three or four special tokens.
+        for name, least in (("max_length", 8), ("batch_size", 1), ("eval_batch_size", 1)):
+            if self.hparams[name] < least:
+                raise InputError(f"--data.{name} {self.hparams[name]}: must be at least {least}")
+        if len({sentence1_column, sentence2_column, label_column}) < 3:
+            raise InputError(
+                f"--data.sentence1_column {sentence1_column}, --data.sentence2_column {sentence2_column}, "
+                f"--data.label_column {label_column}: three columns, and two of them are the same"
+            )
         if num_workers < 0:
             raise InputError(f"--data.num_workers {num_workers}: must not be negative")
         if not 0 < validation_share < 1:
@@ -92,12 +98,12 @@ class MRPCDataModule(LightningDataModule):
         """The split that `test` scores."""
         return self.hparams["test_split"] or ("test" if self.hparams["test_file"] else "validation")
 
-    @property
-    def source(self) -> str:
-        """Where training pairs come from, for people."""
+    def source(self, split: str) -> str:
+        """Return where a split's pairs come from, for people."""
         values = self.hparams
         hub_name = " ".join(filter(None, [values["dataset_name"], values["dataset_config"]]))
-        return values["train_file"] or values["data_dir"] or hub_name
+        own_file = values[f"{split}_file"] or (values["test_file"] if split == "predict" else None)
+        return str(own_file or values["train_file"] or values["data_dir"] or hub_name)
 
     def prepare_data(self) -> None:
         """Download, once on each machine, what the Hub has."""
@@ -127,6 +133,8 @@ class MRPCDataModule(LightningDataModule):
         for split in self._splits(stage):
             if split not in self.tokens:
                 self.pairs[split] = self.read(split)
+                if split == "train" and len(set(self.pairs[split]["label"])) == 1:
+                    raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
                 self.tokens[split] = self._tokenize(self.pairs[split])
         self._tables.clear()
         # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
@@ -144,7 +152,7 @@ class MRPCDataModule(LightningDataModule):
         files = self.hparams
         if files["train_file"] and not files["validation_file"] and split in ("train", "validation"):
             everything = self._pairs(read_file(Path(files["train_file"]), "train_file"))
-            return hold_out(everything, files["validation_share"], files["split_seed"], self.source)[split]
+            return hold_out(everything, files["validation_share"], files["split_seed"], self.source(split))[split]
         if path := files[f"{split}_file"] or (files["test_file"] if split == "predict" else None):
             return self._pairs(read_file(Path(path), f"{split}_file"), labelled=split != "predict")
         if files["train_file"]:
@@ -152,13 +160,13 @@ class MRPCDataModule(LightningDataModule):
         tables = self._read_all()
         wanted = "test" if split == "predict" else split
         if "validation" not in tables and not files["validation_file"] and wanted in ("train", "validation"):
-            rank_zero_warn(f"{self.source} has no validation split: a share of its training pairs is held out")
-            return hold_out(self._pairs(tables["train"]), files["validation_share"], files["split_seed"], self.source)[
-                wanted
-            ]
+            rank_zero_warn(f"{self.source(split)} has no validation split: a share of its training pairs is held out")
+            return hold_out(
+                self._pairs(tables["train"]), files["validation_share"], files["split_seed"], self.source(split)
+            )[wanted]
         if wanted not in tables:
             raise InputError(
-                f"{self.source} has no {wanted} split, only {', '.join(tables)}: "
+                f"{self.source(split)} has no {wanted} split, only {', '.join(tables)}: "
                 f"name a file of pairs with --data.{split}_file"
             )
         return self._pairs(tables[wanted], labelled=split != "predict")
@@ -247,8 +255,7 @@ def load_tokenizer(source: str, revision: str | None, flag: str) -> PreTrainedTo
     Raises:
         InputError: If there is none, or it has no padding token.
     """
-    if not Path(source).is_dir():
-        hub.use_cache_if_unreachable()
+    hub.prepare(source, flag)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -48,7 +48,7 @@ def read_file(path: Path, key: str, delimiter: str | None = None) -> Table:
     """
     source = f"--data.{key} {path}"
     if not path.is_file():
-        raise InputError(f"{source}: no such file")
+        raise InputError(f"{source}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     delimiter = delimiter or {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
     try:
         if delimiter:
@@ -81,7 +81,7 @@ def _read_separated(path: Path, source: str, delimiter: str) -> Table:
                 if row and len(row) != len(header):
                     raise InputError(
                         f"{source}, line {reader.line_num}: {len(row)} fields, but the header names {len(header)} "
-                        f"({', '.join(header)})"
+                        f"({', '.join(header)})" + ("; are its fields separated by commas?" if len(header) == 1 else "")
                     )
                 if row:
                     rows.append(row)
@@ -90,6 +90,8 @@ def _read_separated(path: Path, source: str, delimiter: str) -> Table:
             raise InputError(f"{source}, line {reader.line_num}: {error}; is a quote mark left open?") from error
     if not header:
         raise InputError(f"{source}: the file is empty")
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise InputError(f"{source}, line 1: two columns are called {twice[0]!r}; rename one")
     columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)) if rows else {n: [] for n in header}
     return Table(source, columns, lines)
 

@@ -6,6 +6,8 @@ import datasets
 import huggingface_hub
 from huggingface_hub import constants
 
+from mrpc_lightning.errors import InputError
+
 DEMO_COMMAND = "python -m mrpc_lightning fit --config configs/demo.yaml"
 
 
@@ -30,6 +32,22 @@ def use_cache_if_unreachable() -> bool:
     return True
 
 
+def prepare(source: str, flag: str) -> None:
+    """See to it that a model can be loaded: from a folder that holds one, or from a Hub that is there or its cache.
+
+    Raises:
+        InputError: If the source names a folder that is not there, or that holds no model.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+            raise InputError(f"{flag}: the folder holds no model (no config.json)")
+    elif folder.is_absolute() or source.startswith((".", "~")):
+        raise InputError(f"{flag}: no such folder")
+    else:
+        use_cache_if_unreachable()
+
+
 def explain(error: Exception, source: str) -> str:
     """Say in one line what went wrong when something was loaded, and what to do.
 
@@ -43,4 +61,4 @@ def explain(error: Exception, source: str) -> str:
             f"give a local folder, or try the demo, which needs no network: {DEMO_COMMAND}"
         )
     first_line = (str(error).strip() or "no reason given").split("\n")[0]
-    return f"{first_line} ({type(error).__name__})"
+    return first_line

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,7 +49,7 @@ class ParaphraseClassifier(LightningModule):
         super().__init__()
         if len(set(label_names)) != 2 or len(label_names) != 2:
             raise InputError(f"--model.label_names {label_names}: give two names, the positive class last")
-        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
+        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("warmup", warmup)):
             if value < 0:
                 raise InputError(f"--model.{name} {value:g}: must not be negative")
         self.save_hyperparameters()
@@ -168,8 +167,7 @@ def load_encoder(model_name: str, revision: str | None, pretrained: bool, label_
         InputError: If there is no such encoder, or the Hub cannot be reached.
     """
     source = demo.resolve(model_name)
-    if not Path(source).is_dir():
-        hub.use_cache_if_unreachable()
+    hub.prepare(source, f"--model.model_name {model_name}")
     names = dict(enumerate(label_names))
     verbosity = transformers_logging.get_verbosity()
     # The report of missing head weights is right, expected, and alarming.

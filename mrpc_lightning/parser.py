@@ -3,11 +3,16 @@
 import difflib
 import re
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from mrpc_lightning.errors import InputError
 from mrpc_lightning.hub import DEMO_COMMAND
+
+CONFIG_FLAGS = ("--config", "-c")
 
 
 class Parser(LightningArgumentParser):
@@ -59,11 +64,33 @@ def split_config_files(words: list[str]) -> tuple[list[str], list[str]]:
     flags: list[str] = []
     rest = iter(words)
     for word in rest:
-        if word in ("--config", "-c"):
-            files += [word, next(rest)]
+        if word in CONFIG_FLAGS:
+            files += [word, next(rest, "")]
         else:
             (files if word.startswith(("--config=", "-c=")) else flags).append(word)
     return files, flags
+
+
+def check_config_files(words: list[str]) -> None:
+    """See to it that config files can be read, before a parser that does not name them reads them.
+
+    Args:
+        words: `--config` words, as `split_config_files` gives them.
+
+    Raises:
+        InputError: If one is no YAML mapping, or not UTF-8.
+    """
+    for name in (word.partition("=")[2] if "=" in word else word for word in words if word not in CONFIG_FLAGS):
+        if not Path(name).is_file():
+            continue  # the parser says so, and it takes YAML in place of a name
+        try:
+            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"--config {name}: not UTF-8; save the file as UTF-8") from error
+        except yaml.YAMLError as error:
+            raise InputError(f"--config {name}: not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"--config {name}: holds no keys")
 
 
 def raise_usage(message: str) -> NoReturn:

@@ -1,10 +1,12 @@
 """The final figures: the table that a person reads and the JSON that a program reads."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import COUNTS
 
 
@@ -17,8 +19,13 @@ def collect(logged: Mapping[str, Any], stage: str) -> dict[str, float | int]:
 
     Returns:
         `accuracy`, `f1` and `loss`, the counts behind them, `pairs`, and the baseline's accuracy and F1.
+
+    Raises:
+        InputError: If the loss is no number.
     """
     figures: dict[str, float | int] = {name: float(logged[f"{stage}_{name}"]) for name in ("accuracy", "f1", "loss")}
+    if not math.isfinite(figures["loss"]):
+        raise InputError(f"the loss is {figures['loss']}: training diverged, or the checkpoint is damaged")
     counts = {name: round(float(logged[f"{stage}_{name}"])) for name in COUNTS}
     pairs = sum(counts.values())
     positives = counts["true_positives"] + counts["false_negatives"]

@@ -193,8 +193,10 @@ def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:
             )
         if label is None:
             found = sorted({str(value) for value in raw})
-            names = f"; {_naming(found, label_names)}" if len(found) == 2 else ""
-            raise InputError(f"{table.where(row)}: label {value!r} is neither 0, 1 nor one of {label_names}{names}")
+            advice = _naming(found, label_names) if len(found) == 2 else f"the column has {', '.join(found[:9])}"
+            if value is None or not str(value).strip():
+                raise InputError(f"{table.where(row)}: the label is missing")
+            raise InputError(f"{table.where(row)}: label {value!r} is neither 0, 1 nor one of {label_names}; {advice}")
         labels.append(label)
     return labels
 

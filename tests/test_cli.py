@@ -72,7 +72,7 @@ def test_fit_then_test_then_predict(project: Path, arguments: list[str], capsys:
     rows = make_rows(25, seed=1)
     assert [(row["sentence1"], row["sentence2"]) for row in predictions] == [row[:2] for row in rows]
     labels = [row[2] for row in rows]
-    predicted = [int(row["label"] == "equivalent") for row in predictions]
+    predicted = [int(row["prediction"] == "equivalent") for row in predictions]
     assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted), abs=1e-6)
     assert metrics["f1"] == pytest.approx(f1_score(labels, predicted), abs=1e-6)
     (tn, fp), (fn, tp) = confusion_matrix(labels, predicted, labels=[0, 1])
@@ -83,7 +83,7 @@ def test_fit_then_test_then_predict(project: Path, arguments: list[str], capsys:
     for row in predictions:
         probabilities = [float(row[f"probability_{name}"]) for name in ("not_equivalent", "equivalent")]
         assert sum(probabilities) == pytest.approx(1, abs=2e-6)
-        assert (row["label"] == "equivalent") == (probabilities[1] > probabilities[0])
+        assert (row["prediction"] == "equivalent") == (probabilities[1] > probabilities[0])
 
     assert [path.name for path in Path("tb_logs/mrpc").iterdir()] == ["version_0"], "evaluating starts no new run"
     assert sorted(path.name for path in project.iterdir()) == ["tb_logs", "train.csv", "validation.csv"]
@@ -138,6 +138,15 @@ def test_a_run_without_validation_is_not_scored_and_keeps_its_last_checkpoint(
     assert Path("tb_logs/mrpc/version_0/checkpoints/last.ckpt").is_file()
 
 
+def test_a_finished_run_is_not_trained_again_without_more_epochs(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments])
+    message = fails(capsys, ["fit", *arguments, "--ckpt_path=last"])
+    assert "has trained for 2 epochs; raise --trainer.max_epochs" in message
+    assert main(["fit", *arguments, "--ckpt_path=last", "--trainer.max_epochs=3"]).trainer.global_step == 3 * 8
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(project: Path, arguments: list[str]) -> None:
     # A learning rate of 0 never improves: the first epoch is the best, and two more are waited for.
     fitted = main(["fit", *arguments, "--trainer.max_epochs=9", "--model.learning_rate=0"])
@@ -177,7 +186,7 @@ def test_the_names_of_a_users_classes_come_back_in_predictions(project: Path, ar
     main(["test", "--trainer.accelerator=cpu"])
     main(["predict", "--trainer.accelerator=cpu", "--data.predict_file=validation.csv"])
     predictions = read_predictions(Path("tb_logs/mrpc/version_0/predictions.csv"))
-    assert {row["label"] for row in predictions} <= {"different", "same"}
+    assert {row["prediction"] for row in predictions} <= {"different", "same"}
     assert {"probability_different", "probability_same"} <= predictions[0].keys()
 
 
@@ -257,9 +266,17 @@ BAD_WORDS = {
     "no precision": (["fit", "--trainer.precision=8"], "--trainer.precision 8: expected .*bf16-mixed.* or null"),
     "linked flag": (["fit", "--data.model_name=x"], "must be given via .*model.model_name"),
     "missing config": (["fit", "--config=nope.yaml"], "nope.yaml"),
-    "broken config": (["fit", "--config=broken.yaml"], "broken.yaml|parsing config"),
+    "broken config": (["fit", "--config=broken.yaml"], "--config broken.yaml: not YAML: .*line 2"),
+    "empty config": (["fit", "--config=empty.yaml"], "--config empty.yaml: holds no keys"),
+    "config not UTF-8": (["fit", "--config", "latin.yaml"], "--config latin.yaml: not UTF-8"),
+    "column twice": (
+        ["fit", "--data.sentence1_column=label"],
+        "--data.sentence1_column label.*two of them are the same",
+    ),
+    "no model in a folder": (["fit", "--model.model_name=."], "--model.model_name .: the folder holds no model"),
+    "a file for a folder": (["fit", "--trainer.logger.save_dir=train.csv"], "train.csv/mrpc.*: Not a directory"),
     "mistyped key": (["fit", "--config=typo.yaml"], "model.learning_rat'; did you mean --model.learning_rate?"),
-    "missing encoder": (["fit", "--model.model_name=./nope"], "--model.model_name ./nope: "),
+    "missing encoder": (["fit", "--model.model_name=./nope"], "--model.model_name ./nope: no such folder"),
     "missing data folder": (["fit", "--data.data_dir=nope"], "--data.data_dir nope: no such folder"),
     "missing file": (["fit", "--data.train_file=nope.csv"], "--data.train_file nope.csv: no such file"),
     "unreachable Hub": (
@@ -288,6 +305,8 @@ def test_bad_input_is_one_line_with_exit_code_2(
     case: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("broken.yaml").write_text("model: [\n")
+    Path("empty.yaml").write_text("")
+    Path("latin.yaml").write_bytes(b"# caf\xe9\nseed_everything: 1\n")
     Path("typo.yaml").write_text("model:\n  learning_rat: 3\n")
     words, message = BAD_WORDS[case]
     if words[:1] == ["fit"]:
@@ -351,7 +370,7 @@ def test_other_loggers_and_none_do(project: Path, arguments: list[str], logger: 
     Path("config.yaml").write_text("# a person's own file\n")
     for _ in range(2):
         main(["fit", *arguments, *words])
-    folder = project / ("tb_logs/mrpc" if logger == "false" else "csv_logs/mrpc")
+    folder = project / ("tb_logs/unlogged" if logger == "false" else "csv_logs/mrpc")
     for version in ("version_0", "version_1"):
         assert json.loads((folder / version / "metrics.json").read_text())["pairs"] == 25
         assert (folder / version / "checkpoints/best.ckpt").is_file() and (folder / version / "config.yaml").is_file()

@@ -97,6 +97,7 @@ def test_test_scores_the_test_file_if_there_is_one_and_the_validation_split_if_n
     ("options", "message"),
     [
         ({"batch_size": 0}, "--data.batch_size 0"),
+        ({"max_length": 3}, "--data.max_length 3: must be at least 8"),
         ({"num_workers": -1}, "--data.num_workers -1"),
         ({"validation_share": 1.0}, "--data.validation_share 1"),
         ({"train_file": "train.csv", "data_dir": "."}, "--data.data_dir and --data.train_file"),
@@ -114,6 +115,12 @@ def test_a_split_that_is_not_there_is_named_with_the_flag_that_gives_it(project:
     demo = MRPCDataModule("demo", dataset_name="demo", max_length=64)
     with pytest.raises(InputError, match=r"no test split, only train, validation.*--data.predict_file"):
         demo.setup("predict")
+
+
+def test_training_pairs_of_one_class_teach_nothing(project: Path, encoder: str) -> None:
+    write_csv(project / "one.csv", [(a, b, 1) for a, b, _ in make_rows(30)])
+    with pytest.raises(InputError, match="one.csv: every training pair has the same label"):
+        make_data(encoder, train_file="one.csv", validation_file="validation.csv")
 
 
 def test_workers_give_the_same_batches(project: Path, encoder: str) -> None:

@@ -142,6 +142,14 @@ BAD_FILES = {
     "uneven JSON": ("a.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n{"sentence1": "a"}\n', "line 2: .*sentence2"),
     "not Parquet": ("a.parquet", b"PAR0", "a.parquet: not a Parquet file"),
     "unknown ending": ("a.xlsx", b"PK", "a.xlsx: unknown kind of file; use .csv"),
+    "column twice": (
+        "a.csv",
+        b"sentence1,sentence2,label,label\na,b,0,1\n",
+        "a.csv, line 1: two columns are called 'label'",
+    ),
+    "no label": ("a.csv", (GOOD + "a,b,\n").encode(), "a.csv, line 3: the label is missing"),
+    "semicolons": ("a.csv", b"sentence1;sentence2;label\na, b;c;1\n", "line 2: .*separated by commas"),
+    "a folder": (".", None, "is a folder, not a file"),
     "missing file": ("nope/a.csv", None, "a.csv: no such file"),
 }
 
