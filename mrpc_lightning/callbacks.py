@@ -1,6 +1,6 @@
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,32 @@ class SaveConfig(SaveConfigCallback):
         """Save the configuration into the run's folder."""
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
+
+
+def log_hyperparameters(
+    trainer: Trainer, model: LightningModule, config: Any, figures: Mapping[str, float | int]
+) -> None:
+    """Put what people compare runs by beside the final figures, on TensorBoard's page of hyper-parameters.
+
+    Args:
+        trainer: The Trainer, after its last evaluation.
+        model: The model, for its hyper-parameters.
+        config: The configuration of `fit`.
+        figures: What `results.collect` returned.
+    """
+    chosen = {
+        "seed": config.seed_everything,
+        "max_epochs": trainer.max_epochs,
+        "precision": str(trainer.precision),
+        "pairs_per_step": config.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size,
+        "max_length": config.data.max_length,
+        **{name: value for name, value in model.hparams.items() if isinstance(value, str | float | bool)},
+    }
+    final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss")}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(chosen, final, trainer.global_step)
+            logger.finalize("success")  # the Trainer did, before these last figures
 
 
 class RunRecorder(Callback):

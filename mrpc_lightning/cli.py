@@ -4,11 +4,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
@@ -16,32 +14,28 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mrpc_lightning import __version__, results, runs
-from mrpc_lightning.callbacks import PredictionWriter, RunRecorder, SaveConfig, last_checkpoint, run_dir
+from mrpc_lightning.callbacks import (
+    PredictionWriter,
+    RunRecorder,
+    SaveConfig,
+    last_checkpoint,
+    log_hyperparameters,
+    run_dir,
+)
 from mrpc_lightning.data import MRPCDataModule, load_tokenizer
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.parser import Parser, check_config_files, raise_usage, split_config_files
+from mrpc_lightning.settings import (
+    CHECKPOINT_DEFAULTS,
+    EARLY_STOPPING_DEFAULTS,
+    LOGS,
+    TRAINER_DEFAULTS,
+    check_settings,
+    choose_precision,
+    logs_folder,
+)
 
-LOGS, RUN_NAME = "tb_logs", "mrpc"
-TRAINER_DEFAULTS = {
-    "max_epochs": 5,
-    "precision": None,
-    "gradient_clip_val": 1.0,
-    "log_every_n_steps": 10,
-    "enable_model_summary": False,
-    "logger": {
-        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-        "init_args": {"save_dir": LOGS, "name": RUN_NAME, "default_hp_metric": False},
-    },
-}
-EARLY_STOPPING_DEFAULTS = {"monitor": "val_f1", "mode": "max", "patience": 2, "strict": False}
-CHECKPOINT_DEFAULTS = {
-    "monitor": "val_f1",
-    "mode": "max",
-    "filename": "best",
-    "enable_version_counter": False,
-}
-MONITORED = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
 LINKED = ("model_name", "revision", "label_names")
 
 
@@ -70,7 +64,7 @@ class CLI(LightningCLI):
         if subcommand not in words:
             raise InputError(f"say what to do on the command line, not in a config file: {subcommand}")
         config = self.config[subcommand]
-        check_monitors(config)
+        check_settings(config)
         untrained = subcommand == "fit" or config.trainer.fast_dev_run
         if untrained and not config.ckpt_path:
             return
@@ -183,7 +177,7 @@ class CLI(LightningCLI):
             wall_seconds=round(recorder.wall_seconds, 1),
             training_pairs_per_second=round(pairs_per_second, 1),
         )
-        self._log_hyperparameters(figures)
+        log_hyperparameters(self.trainer, self.model, self.config[self.subcommand], figures)
         has_curves = any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers)
         curves = f"tensorboard --logdir {folder}\n       " if has_curves else ""
         stopped = self.trainer.current_epoch < (self.trainer.max_epochs or 0) and self.trainer.should_stop
@@ -194,23 +188,6 @@ class CLI(LightningCLI):
             f"run    {folder}\n"
             f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv"
         )
-
-    def _log_hyperparameters(self, figures: Mapping[str, float | int]) -> None:
-        """Put what people compare runs by beside the final figures, on TensorBoard's page of hyper-parameters."""
-        config = self.config[self.subcommand]
-        chosen = {
-            "seed": config.seed_everything,
-            "max_epochs": self.trainer.max_epochs,
-            "precision": str(self.trainer.precision),
-            "pairs_per_step": config.data.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size,
-            "max_length": config.data.max_length,
-            **{name: value for name, value in self.model.hparams.items() if isinstance(value, str | float | bool)},
-        }
-        final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss")}
-        for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(chosen, final, self.trainer.global_step)
-                logger.finalize("success")  # the Trainer did, before these last figures
 
     def after_validate(self) -> None:
         """Close with a table."""
@@ -261,35 +238,6 @@ class CLI(LightningCLI):
             print(text, flush=True)
 
 
-def check_monitors(config: Any) -> None:
-    """Refuse what would keep the wrong checkpoint, or would fail after the first epoch.
-
-    Raises:
-        InputError: If a callback watches a figure that there is not, or watches it in the wrong direction.
-    """
-    for key in ("early_stopping", "model_checkpoint"):
-        monitor, mode = config[key].monitor, config[key].mode
-        if monitor not in MONITORED:
-            raise InputError(f"--{key}.monitor {monitor}: there is no such figure, only {', '.join(MONITORED)}")
-        if mode != ("min" if monitor.endswith("loss") else "max"):
-            raise InputError(f"--{key}.mode {mode}: would keep the worst {monitor}, not the best")
-    if config.model_checkpoint.save_top_k != 1:
-        raise InputError(
-            "--model_checkpoint.save_top_k: must be 1, the best; for more add a ModelCheckpoint of your own"
-        )
-    if config.model_checkpoint.dirpath and not config.trainer.fast_dev_run:
-        raise InputError("--model_checkpoint.dirpath: checkpoints lie in the run's folder; move that with the logger")
-    if config.trainer.accumulate_grad_batches < 1:
-        raise InputError(f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches}: at least 1")
-
-
-def choose_precision(accelerator: str) -> str:
-    """Choose mixed precision on a GPU: bf16 where the card computes in it, else fp16. Anything else stays in fp32."""
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-
-
 def checkpoint_values(checkpoint: Path) -> dict[str, dict[str, Any]]:
     """Read the hyper-parameters of model and data out of a checkpoint, those that still exist."""
     saved = runs.read_checkpoint(checkpoint)
@@ -301,14 +249,6 @@ def checkpoint_values(checkpoint: Path) -> dict[str, dict[str, Any]]:
         known = inspect.signature(owner).parameters.keys() - skipped
         values[key] = {name: value for name, value in saved.get(section, {}).items() if name in known}
     return values
-
-
-def logs_folder(config: Any) -> Path:
-    """Return the folder in which runs are searched: that of a config file's name, if it has runs, else of all runs."""
-    settings = getattr(config.trainer.logger, "init_args", {})
-    folder = Path(settings.get("save_dir") or LOGS)
-    named = folder / (settings.get("name") or "")
-    return named if config.config and named.is_dir() else folder
 
 
 def quieten() -> None:

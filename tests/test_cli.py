@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_sources import write_mrpc
 
 from mrpc_lightning import main
-from mrpc_lightning.cli import choose_precision
+from mrpc_lightning.settings import choose_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))

@@ -1,0 +1,66 @@
+"""What a run is set to where nothing else is said, what a machine decides, and which settings are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrpc_lightning.errors import InputError
+
+LOGS, RUN_NAME = "tb_logs", "mrpc"
+TRAINER_DEFAULTS = {
+    "max_epochs": 5,
+    "precision": None,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+    "logger": {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": LOGS, "name": RUN_NAME, "default_hp_metric": False},
+    },
+}
+EARLY_STOPPING_DEFAULTS = {"monitor": "val_f1", "mode": "max", "patience": 2, "strict": False}
+CHECKPOINT_DEFAULTS = {
+    "monitor": "val_f1",
+    "mode": "max",
+    "filename": "best",
+    "enable_version_counter": False,
+}
+MONITORED = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
+
+
+def check_settings(config: Any) -> None:
+    """Refuse what would keep the wrong checkpoint, or would fail after the first epoch.
+
+    Raises:
+        InputError: If a callback watches a figure that there is not, or watches it in the wrong direction.
+    """
+    for key in ("early_stopping", "model_checkpoint"):
+        monitor, mode = config[key].monitor, config[key].mode
+        if monitor not in MONITORED:
+            raise InputError(f"--{key}.monitor {monitor}: there is no such figure, only {', '.join(MONITORED)}")
+        if mode != ("min" if monitor.endswith("loss") else "max"):
+            raise InputError(f"--{key}.mode {mode}: would keep the worst {monitor}, not the best")
+    if config.model_checkpoint.save_top_k != 1:
+        raise InputError(
+            "--model_checkpoint.save_top_k: must be 1, the best; for more add a ModelCheckpoint of your own"
+        )
+    if config.model_checkpoint.dirpath and not config.trainer.fast_dev_run:
+        raise InputError("--model_checkpoint.dirpath: checkpoints lie in the run's folder; move that with the logger")
+    if config.trainer.accumulate_grad_batches < 1:
+        raise InputError(f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches}: at least 1")
+
+
+def choose_precision(accelerator: str) -> str:
+    """Choose mixed precision on a GPU: bf16 where the card computes in it, else fp16. Anything else stays in fp32."""
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def logs_folder(config: Any) -> Path:
+    """Return the folder in which runs are searched: that of a config file's name, if it has runs, else of all runs."""
+    settings = getattr(config.trainer.logger, "init_args", {})
+    folder = Path(settings.get("save_dir") or LOGS)
+    named = folder / (settings.get("name") or "")
+    return named if config.config and named.is_dir() else folder
