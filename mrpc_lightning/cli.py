@@ -69,9 +69,9 @@ class CLI(LightningCLI):
         if untrained and not config.ckpt_path:
             return
         self.checkpoint = runs.find_checkpoint(config.ckpt_path or "best", logs_folder(config))
-        saved = checkpoint_values(self.checkpoint)
-        epochs = runs.read_checkpoint(self.checkpoint)["epoch"] + 1
-        if subcommand == "fit" and 0 <= (config.trainer.max_epochs or 0) <= epochs:
+        content = runs.read_checkpoint(self.checkpoint)
+        saved, epochs, max_epochs = checkpoint_values(content), content["epoch"] + 1, config.trainer.max_epochs
+        if subcommand == "fit" and max_epochs is not None and 0 <= max_epochs <= epochs:
             raise InputError(f"{self.checkpoint}: has trained for {epochs} epochs; raise --trainer.max_epochs to go on")
         position = words.index(subcommand) + 1
         files, flags = split_config_files(words[position:])
@@ -238,16 +238,15 @@ class CLI(LightningCLI):
             print(text, flush=True)
 
 
-def checkpoint_values(checkpoint: Path) -> dict[str, dict[str, Any]]:
-    """Read the hyper-parameters of model and data out of a checkpoint, those that still exist."""
-    saved = runs.read_checkpoint(checkpoint)
+def checkpoint_values(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Take the hyper-parameters of model and data out of a checkpoint, those that still exist."""
     values = {}
     for key, section, owner, skipped in (
         ("model", "hyper_parameters", ParaphraseClassifier, ()),
         ("data", "datamodule_hyper_parameters", MRPCDataModule, (*LINKED, "predict_file")),
     ):
         known = inspect.signature(owner).parameters.keys() - skipped
-        values[key] = {name: value for name, value in saved.get(section, {}).items() if name in known}
+        values[key] = {name: value for name, value in content.get(section, {}).items() if name in known}
     return values
 
 

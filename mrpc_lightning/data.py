@@ -102,18 +102,18 @@ class MRPCDataModule(LightningDataModule):
         """Return where a split's pairs come from, for people."""
         values = self.hparams
         hub_name = " ".join(filter(None, [values["dataset_name"], values["dataset_config"]]))
-        own_file = values[f"{split}_file"] or (values["test_file"] if split == "predict" else None)
-        return str(own_file or values["train_file"] or values["data_dir"] or hub_name)
+        return str(values[f"{self._name(split)}_file"] or values["train_file"] or values["data_dir"] or hub_name)
 
     def prepare_data(self) -> None:
         """Download, once on each machine, what the Hub has."""
         if self.tokens:
             return
+        values = self.hparams
         self.tokenizer = self.tokenizer or self._load_tokenizer()
         stage = self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else "fit"
-        has_files = [self.hparams["train_file"] or self.hparams[f"{split}_file"] for split in self._splits(stage)]
-        if not (self.hparams["data_dir"] or all(has_files)):
-            sources.read_hub(self.hparams["dataset_name"], self.hparams["dataset_config"])
+        has_files = [values["train_file"] or values[f"{self._name(split)}_file"] for split in self._splits(stage)]
+        if not (values["data_dir"] or all(has_files)):
+            sources.read_hub(values["dataset_name"], values["dataset_config"])
 
     def setup(self, stage: str) -> None:
         """Read, check and tokenize the splits that a stage needs.
@@ -149,27 +149,23 @@ class MRPCDataModule(LightningDataModule):
         Raises:
             InputError: If there is no such split, or its pairs are not in order.
         """
-        files = self.hparams
-        if files["train_file"] and not files["validation_file"] and split in ("train", "validation"):
-            everything = self._pairs(read_file(Path(files["train_file"]), "train_file"))
-            return hold_out(everything, files["validation_share"], files["split_seed"], self.source(split))[split]
-        if path := files[f"{split}_file"] or (files["test_file"] if split == "predict" else None):
-            return self._pairs(read_file(Path(path), f"{split}_file"), labelled=split != "predict")
-        if files["train_file"]:
-            raise InputError(f"no {split} pairs: name a file of them with --data.{split}_file")
+        values, name = self.hparams, self._name(split)
+        labelled = split != "predict"
+        if name != "train" and (path := values[f"{name}_file"]):
+            return self._pairs(read_file(Path(path), f"{name}_file"), labelled)
         tables = self._read_all()
-        wanted = "test" if split == "predict" else split
-        if "validation" not in tables and not files["validation_file"] and wanted in ("train", "validation"):
-            rank_zero_warn(f"{self.source(split)} has no validation split: a share of its training pairs is held out")
-            return hold_out(
-                self._pairs(tables["train"]), files["validation_share"], files["split_seed"], self.source(split)
-            )[wanted]
-        if wanted not in tables:
+        held_out = "train" in tables and "validation" not in tables and not values["validation_file"]
+        if held_out and name in ("train", "validation"):
+            if name == "validation" and not values["train_file"]:
+                rank_zero_warn(f"{self.source(split)} has no validation split: a share of its pairs is held out")
+            everything = self._pairs(tables["train"])
+            return hold_out(everything, values["validation_share"], values["split_seed"], self.source(split))[name]
+        if name not in tables:
             raise InputError(
-                f"{self.source(split)} has no {wanted} split, only {', '.join(tables)}: "
+                f"{self.source(split)} has no {name} split, only {', '.join(tables)}: "
                 f"name a file of pairs with --data.{split}_file"
             )
-        return self._pairs(tables[wanted], labelled=split != "predict")
+        return self._pairs(tables[name], labelled)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches."""
@@ -190,14 +186,19 @@ class MRPCDataModule(LightningDataModule):
     def _splits(self, stage: str) -> tuple[str, ...]:
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
 
+    def _name(self, split: str) -> str:
+        return "test" if split == "predict" and not self.hparams["predict_file"] else split
+
     def _read_all(self) -> dict[str, Table]:
-        if not self._tables:
-            folder = self.hparams["data_dir"]
-            self._tables = (
-                sources.read_folder(Path(folder))
-                if folder
-                else sources.read_hub(self.hparams["dataset_name"], self.hparams["dataset_config"])
-            )
+        values = self.hparams
+        if self._tables:
+            pass
+        elif values["train_file"]:
+            self._tables = {"train": read_file(Path(values["train_file"]), "train_file")}
+        elif values["data_dir"]:
+            self._tables = sources.read_folder(Path(values["data_dir"]))
+        else:
+            self._tables = sources.read_hub(values["dataset_name"], values["dataset_config"])
         return self._tables
 
     def _pairs(self, table: Table, labelled: bool = True) -> Dataset:

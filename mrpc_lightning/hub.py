@@ -60,5 +60,4 @@ def explain(error: Exception, source: str) -> str:
             f"not in the cache, and the Hugging Face Hub ({constants.ENDPOINT}) cannot be reached; "
             f"give a local folder, or try the demo, which needs no network: {DEMO_COMMAND}"
         )
-    first_line = (str(error).strip() or "no reason given").split("\n")[0]
-    return first_line
+    return (str(error).strip() or "no reason given").split("\n")[0]

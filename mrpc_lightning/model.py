@@ -1,6 +1,7 @@
 from typing import Any
 
 import torch
+from huggingface_hub.utils.tqdm import enable_progress_bars
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors import SafetensorError
@@ -173,6 +174,7 @@ def load_encoder(model_name: str, revision: str | None, pretrained: bool, label_
     # The report of missing head weights is right, expected, and alarming.
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    enable_progress_bars()  # the download's: it can be 440 MB
     try:
         config = AutoConfig.from_pretrained(
             source, revision=revision, id2label=names, label2id={name: label for label, name in names.items()}

@@ -110,7 +110,7 @@ def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message:
 
 def test_a_split_that_is_not_there_is_named_with_the_flag_that_gives_it(project: Path, encoder: str) -> None:
     data = MRPCDataModule(encoder, train_file="train.csv", test_split="test", max_length=48)
-    with pytest.raises(InputError, match="no test pairs.*--data.test_file"):
+    with pytest.raises(InputError, match="train.csv has no test split, only train: .*--data.test_file"):
         data.setup("test")
     demo = MRPCDataModule("demo", dataset_name="demo", max_length=64)
     with pytest.raises(InputError, match=r"no test split, only train, validation.*--data.predict_file"):
@@ -121,6 +121,18 @@ def test_training_pairs_of_one_class_teach_nothing(project: Path, encoder: str) 
     write_csv(project / "one.csv", [(a, b, 1) for a, b, _ in make_rows(30)])
     with pytest.raises(InputError, match="one.csv: every training pair has the same label"):
         make_data(encoder, train_file="one.csv", validation_file="validation.csv")
+
+
+def test_without_a_predict_file_the_test_pairs_are_predicted(project: Path, encoder: str) -> None:
+    data = MRPCDataModule(encoder, train_file="train.csv", test_file="validation.csv", max_length=48)
+    data.setup("predict")
+    assert len(data.pairs["predict"]) == 25 and "labels" not in data.tokens["predict"].column_names
+
+
+def test_a_folder_without_training_pairs_says_so(project: Path, encoder: str) -> None:
+    (project / "test.tsv").write_text("index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tA .\tB .\n")
+    with pytest.raises(InputError, match=r"has no train split, only test: .*--data.train_file"):
+        make_data(encoder, data_dir=".")
 
 
 def test_workers_give_the_same_batches(project: Path, encoder: str) -> None:
