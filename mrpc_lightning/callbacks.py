@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
-from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.callbacks import BasePredictionWriter, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mrpc_lightning import results
 from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.optim import warmup_steps
+from mrpc_lightning.runs import run_dir, write_text
 
 # TensorBoard's "custom scalars" page: training and validation in one chart.
 CHARTS = {
@@ -22,28 +24,6 @@ CHARTS = {
     }
 }
 EPOCH_FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_f1")
-
-
-def run_dir(trainer: Trainer) -> Path:
-    """Return the folder of the run that a Trainer makes."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
-def last_checkpoint() -> ModelCheckpoint:
-    """Return the callback that writes `last.ckpt` after every epoch.
-
-    ModelCheckpoint's `save_last` writes it only along with a new best.
-    """
-    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-
-
-class SaveConfig(SaveConfigCallback):
-    """Save `config.yaml` for `fit` alone: what evaluates a run does not write over how it was trained."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the configuration into the run's folder."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
 
 
 def log_hyperparameters(
@@ -73,21 +53,53 @@ def log_hyperparameters(
 
 
 class RunRecorder(Callback):
-    """Say what a run is about to do, keep what it needs later, and measure how fast it trains."""
+    """Say what a run is about to do, keep what it needs later, and measure how fast it trains.
 
-    def __init__(self) -> None:
+    Args:
+        config: The text of `config.yaml`.
+        resumed: Whether the run goes on in a folder that is there.
+    """
+
+    def __init__(self, config: str, resumed: bool) -> None:
+        self.config, self.resumed = config, resumed
         self.wall_seconds = 0.0
         self.training_seconds = 0.0
         self.trained_pairs = 0
+        self.starts = 1
         self._start = self._epoch_start = self._validation_start = 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run goes on counting."""
+        now = time.perf_counter()
+        return {
+            "wall_seconds": self.wall_seconds + now - self._start,
+            "training_seconds": self.training_seconds + (now - self._epoch_start if self._epoch_start else 0.0),
+            "trained_pairs": self.trained_pairs,
+            "starts": self.starts,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.wall_seconds, self.training_seconds = state_dict["wall_seconds"], state_dict["training_seconds"]
+        self.trained_pairs, self.starts = state_dict["trained_pairs"], state_dict["starts"] + 1
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print what follows from the configuration, keep the tokenizer, and lay out TensorBoard's charts."""
+        """Print what follows from the configuration, keep configuration and tokenizer, lay out TensorBoard's charts.
+
+        Raises:
+            InputError: If the folder of a new run holds one already.
+        """
         self._start = time.perf_counter()
         assert isinstance(pl_module, ParaphraseClassifier)
         data: MRPCDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
         folder = run_dir(trainer)  # the processes agree on it: all must ask
         steps = int(trainer.estimated_stepping_batches)
+        if not (self.resumed or trainer.fast_dev_run) and (folder / "checkpoints").is_dir():  # type: ignore[attr-defined]  # Lightning sets it
+            raise InputError(
+                f"{folder}: holds a run already; --ckpt_path {folder} goes on with it; for a new one give the logger "
+                "another version"
+            )
+        trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
         hparams = pl_module.hparams
@@ -107,11 +119,16 @@ class RunRecorder(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
             return
         print(f"run       {folder}\n", flush=True)
+        write_text(folder / "config.yaml", self.config)
         assert data.tokenizer is not None
         data.tokenizer.save_pretrained(folder / "tokenizer")
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
+            if isinstance(logger, TensorBoardLogger) and not self.resumed:
                 logger.experiment.add_custom_scalars(CHARTS)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of an epoch that is entered in its midst."""
+        self._epoch_start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of an epoch."""
@@ -134,6 +151,7 @@ class RunRecorder(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of an epoch and print its figures."""
         self.training_seconds += time.perf_counter() - self._epoch_start
+        self._epoch_start = 0.0
         figures = "  ".join(
             f"{name} {trainer.callback_metrics[name]:.4f}" for name in EPOCH_FIGURES if name in trainer.callback_metrics
         )
@@ -147,7 +165,23 @@ class RunRecorder(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of the run."""
-        self.wall_seconds = time.perf_counter() - self._start
+        self.wall_seconds += time.perf_counter() - self._start
+
+
+class EpochBar(TQDMProgressBar):
+    """A bar that leaves nothing behind: the lines that stay are the epochs' figures."""
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Make the bar of training."""
+        bar = super().init_train_tqdm()
+        bar.leave = False
+        return bar
+
+    def init_test_tqdm(self) -> Tqdm:
+        """Make the bar of scoring."""
+        bar = super().init_test_tqdm()
+        bar.leave = False
+        return bar
 
 
 class PredictionWriter(BasePredictionWriter):

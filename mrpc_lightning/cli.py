@@ -1,31 +1,27 @@
-import inspect
-import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Trainer as LightningTrainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from mrpc_lightning import __version__, results, runs
-from mrpc_lightning.callbacks import (
-    PredictionWriter,
-    RunRecorder,
-    SaveConfig,
-    last_checkpoint,
-    log_hyperparameters,
-    run_dir,
-)
-from mrpc_lightning.data import MRPCDataModule, load_tokenizer
-from mrpc_lightning.errors import InputError
+from mrpc_lightning import __version__, closing, provenance, runs
+from mrpc_lightning.callbacks import EpochBar, PredictionWriter, RunRecorder
+from mrpc_lightning.checkpoints import AtomicCheckpointIO, FiniteLoss, LastCheckpoint
+from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.errors import InputError, Stopped
+from mrpc_lightning.export import check_folder, export
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.parser import Parser, check_config_files, raise_usage, split_config_files
+from mrpc_lightning.precedence import LINKED, NOT_OF_A_RUN, Precedence, checkpoint_values
 from mrpc_lightning.settings import (
     CHECKPOINT_DEFAULTS,
     EARLY_STOPPING_DEFAULTS,
@@ -34,19 +30,56 @@ from mrpc_lightning.settings import (
     check_settings,
     choose_precision,
     logs_folder,
+    pin_logger,
 )
+from mrpc_lightning.signals import StopRequest, slurm_job, stopping_at_once
+from mrpc_lightning.tokenization import load_tokenizer
 
-LINKED = ("model_name", "revision", "label_names")
+
+class Trainer(LightningTrainer):
+    """Lightning's Trainer, which also exports."""
+
+    def export(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None, to: str) -> None:
+        """Write a model folder for transformers.
+
+        Args:
+            model: The model, with its weights.
+            datamodule: The data, with its tokenizer.
+            ckpt_path: Taken care of before.
+            to: The folder to make: `AutoModelForSequenceClassification` and `AutoTokenizer` load it.
+        """
+        assert isinstance(model, ParaphraseClassifier) and isinstance(datamodule, MRPCDataModule)
+        assert datamodule.tokenizer is not None
+        if self.is_global_zero:
+            export(model, datamodule.tokenizer, Path(to))
 
 
 class CLI(LightningCLI):
-    """LightningCLI that says what came of a run, and that evaluates what was trained, never a random head."""
+    """LightningCLI that says what came of a run, that evaluates what was trained, and that goes on where it stopped."""
 
     checkpoint: Path | None = None
+    content: dict[str, Any]
+    notes: list[str]
     trainer: Any  # Lightning gives it attributes that a type checker does not see
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the subcommands, and the arguments of the Trainer's methods that are no flags."""
+        # Nobody may ask for a checkpoint whose loading runs code.
+        skipped = {name: {*names, "weights_only"} for name, names in LightningCLI.subcommands().items()}
+        return {**skipped, "export": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the two callbacks that every run has, and let the data follow the model's choices."""
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int | None,
+            help="Optimizer steps between two writes of last.ckpt; null: as often as costs one percent of the time.",
+        )
+        parser.add_argument(
+            "--run", type=str | None, help="The run that --ckpt_path best or last means; null: the newest."
+        )
+        parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(ModelCheckpoint, "model_checkpoint")
         parser.set_defaults({f"early_stopping.{name}": value for name, value in EARLY_STOPPING_DEFAULTS.items()})
@@ -55,9 +88,10 @@ class CLI(LightningCLI):
             parser.link_arguments(f"model.{name}", f"data.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the command line. Where a checkpoint is used, its values stand between config files and flags."""
+        """Parse the command line; where a checkpoint is used, with its values among the others."""
         words = sys.argv[1:] if args is None else args
         assert isinstance(words, list)
+        self.notes = []
         check_config_files(split_config_files(words)[0])
         self.config = parser.parse_args(words)
         subcommand = self.config["subcommand"]
@@ -65,35 +99,64 @@ class CLI(LightningCLI):
             raise InputError(f"say what to do on the command line, not in a config file: {subcommand}")
         config = self.config[subcommand]
         check_settings(config)
-        untrained = subcommand == "fit" or config.trainer.fast_dev_run
-        if untrained and not config.ckpt_path:
+        self._find_checkpoint(subcommand, config)
+        if self.checkpoint is None:
             return
-        self.checkpoint = runs.find_checkpoint(config.ckpt_path or "best", logs_folder(config))
-        content = runs.read_checkpoint(self.checkpoint)
-        saved, epochs, max_epochs = checkpoint_values(content), content["epoch"] + 1, config.trainer.max_epochs
-        if subcommand == "fit" and max_epochs is not None and 0 <= max_epochs <= epochs:
-            raise InputError(f"{self.checkpoint}: has trained for {epochs} epochs; raise --trainer.max_epochs to go on")
-        position = words.index(subcommand) + 1
-        files, flags = split_config_files(words[position:])
-        values = ["--config", json.dumps(saved)]
-        self.config = parser.parse_args([*words[:position], *files, *values, *flags])
-        for key, value in saved["model"].items():
-            if self.config[subcommand]["model"][key] != value:
-                raise InputError(f"--model.{key}: {self.checkpoint} was trained with {value!r}; leave the flag out")
+        self.content = runs.read_checkpoint(self.checkpoint)
+        precedence = Precedence(parser, words, subcommand)
+        if subcommand == "fit":
+            recipe = runs.recipe_to_resume(self.checkpoint, self.content)
+            self.config = precedence.resume(recipe, runs.run_folder(self.checkpoint))
+            runs.check_unfinished(self.checkpoint, self.content, self.config[subcommand])
+        else:
+            saved, dropped = checkpoint_values(self.content)
+            self.config = precedence.evaluate(saved, self.checkpoint)
+            if dropped:
+                self.notes.append(f"dropped   {', '.join(dropped)}: of an older version, and no longer there")
+        self.notes += precedence.notes
+
+    def _find_checkpoint(self, subcommand: str, config: Any) -> None:
+        logs, wanted, untrained = logs_folder(config), config.ckpt_path, subcommand == "fit"
+        if wanted == "none":
+            if subcommand != "fit" and config.run is not None:
+                raise InputError("--run: --ckpt_path none means no run")
+            return
+        if subcommand == "fit" and wanted is None:
+            wanted = runs.requeued(logs, slurm_job())
+        untrained |= bool(config.trainer.fast_dev_run)
+        if wanted is None and config.run is not None:
+            wanted = "last" if subcommand == "fit" else "best"
+        if wanted is None and untrained:
+            return
+        if subcommand == "fit" and config.trainer.fast_dev_run:
+            raise InputError("--trainer.fast_dev_run: tries a new run, and --ckpt_path goes on with one; leave one out")
+        kind = "last" if subcommand == "fit" else "best"
+        self.checkpoint = runs.find_checkpoint(wanted or "best", logs, config.run, kind)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's own would set a checkpoint's values over the command line's flags."""
 
     def before_instantiate_classes(self) -> None:
-        """Give `fit` a folder for the run, and keep all else from starting one."""
+        """Keep the recipe of a run, give it a folder, and keep all else from starting one."""
         config = self.config[self.subcommand]
         if self.subcommand != "fit":
             config.trainer.logger = False
-            config.verbose = False
+            config.trainer.enable_checkpointing = None
+            config["verbose"] = False
+            return
+        if config.trainer.logger is True:
+            config.trainer.logger = self._parser("fit").get_defaults().trainer.logger
+        recipe = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        for key in NOT_OF_A_RUN:
+            section, _, name = key.rpartition(".")
+            (recipe[section] if section else recipe).pop(name, None)
+        self.recipe = recipe
+        if self.checkpoint is not None:
+            pin_logger(config, runs.run_folder(self.checkpoint), self.content["global_step"])
         elif config.trainer.logger is False and config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(runs.next_folder(Path(LOGS) / "unlogged"))
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """Make the Trainer, with what depends on the machine: it is not written into config.yaml."""
         config = self.config_init[self.subcommand].trainer
         if config.precision is None and not config.plugins:
@@ -101,12 +164,34 @@ class CLI(LightningCLI):
         callbacks = (
             config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] * bool(config.callbacks)
         )
-        # Lightning's default bar, rich, breaks its figures over several lines in a terminal of 80 columns.
-        if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
-            callbacks = [*callbacks, TQDMProgressBar()]
+        bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+        if config.enable_progress_bar is None and not bars:
+            kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        if kwargs.get("enable_progress_bar", config.enable_progress_bar) and not bars:
+            callbacks = [*callbacks, EpochBar()]
+        if self.subcommand != "fit":
+            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        recorder = RunRecorder("", resumed=self.checkpoint is not None)
+        callbacks += [recorder, FiniteLoss()]
+        if not config.fast_dev_run:
+            every = self.config[self.subcommand].checkpoint_every
+            callbacks.append(LastCheckpoint(every, StopRequest()))
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        if config.fast_dev_run:  # Lightning writes a last.ckpt even so
+        if config.fast_dev_run:  # Lightning writes a checkpoint even so
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]  # Lightning sets it
+        about = provenance.describe(trainer)
+        header = "".join(f"# {name}: {value}\n" for name, value in about.items())
+        recorder.config = f"{header}{yaml.safe_dump(self.recipe, sort_keys=False)}"
+        # The precision that was chosen is the run's, wherever it goes on.
+        recipe = {**self.recipe, "trainer": {**self.recipe["trainer"], "precision": about["precision"]}}
+        if self.checkpoint is not None and self.content["world_size"] != trainer.world_size:
+            raise InputError(
+                f"--trainer.devices: the run is on {self.content['world_size']} processes and these are "
+                f"{trainer.world_size}; its order of batches needs the same number"
+            )
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO(
+            {"recipe": recipe, "made_with": about, "world_size": trainer.world_size, "slurm_job": slurm_job()}
+        )
         return trainer
 
     def instantiate_classes(self) -> None:
@@ -121,17 +206,45 @@ class CLI(LightningCLI):
             if isinstance(error, InputError):
                 raise
             raise InputError(f"a --trainer or callback value does not do: {' '.join(str(error).split())}") from error
-        if self.checkpoint is None:
-            return
         config = self.config_init[self.subcommand]
+        wanted, config.ckpt_path = config.ckpt_path, None
+        if self.subcommand == "export":
+            check_folder(Path(config.to))
+        if self.checkpoint is None:
+            if wanted == "none" and self.subcommand != "fit":
+                self.model.load_finetuned()
+            return
         self.model = ParaphraseClassifier.load_from_checkpoint(
             self.checkpoint, map_location="cpu", weights_only=True, **self.config[self.subcommand].model.as_dict()
         )
         self._check_length()
-        config.ckpt_path = str(self.checkpoint) if self.subcommand == "fit" else None
-        tokenizer = runs.run_folder(self.checkpoint) / "tokenizer"
-        if tokenizer.is_dir():
-            self.datamodule.tokenizer = load_tokenizer(str(tokenizer), None, f"--ckpt_path {self.checkpoint}")
+        if self.subcommand == "fit":
+            config.ckpt_path = str(self.checkpoint)
+        self.datamodule.tokenizer_files = self.content.get("MRPCDataModule", {}).get("tokenizer", {})
+        folder = runs.run_folder(self.checkpoint) / "tokenizer"
+        if not self.datamodule.tokenizer_files and folder.is_dir():  # of an older version
+            self.datamodule.tokenizer = load_tokenizer(str(folder), None, f"--ckpt_path {self.checkpoint}")
+        for note in self.notes:
+            closing.say(self.trainer, note)
+        closing.say(self.trainer, f"loaded    {runs.describe(self.checkpoint, self.content)}")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, and where a signal ends it at once, say what is left.
+
+        Raises:
+            Stopped: If a signal came.
+        """
+        try:
+            super()._run_subcommand(subcommand)
+        except Stopped as stopped:
+            last = Path(self.trainer.log_dir or "") / "checkpoints" / "last.ckpt"
+            if subcommand == "fit" and str(stopped) == "stopped" and self.trainer.world_size == 1 and last.is_file():
+                raise Stopped(stopped.signum, runs.how_to_resume("stopped at once", last.parent.parent)) from stopped
+            raise
+        finally:
+            launcher = self.trainer.strategy.launcher
+            if sys.exc_info()[0] is not None and hasattr(launcher, "kill"):
+                launcher.kill(signal.SIGTERM)  # else the other processes wait for this one
 
     def before_fit(self) -> None:
         """Read data and encoder before the run's folder is made: bad input leaves nothing behind."""
@@ -140,114 +253,68 @@ class CLI(LightningCLI):
         self.model.setup("fit")
         self._check_length()
 
+    def before_export(self) -> None:
+        """Have the tokenizer at hand."""
+        self.datamodule.load_tokenizer()
+
     def _check_length(self) -> None:
         positions = getattr(self.model.model.config, "max_position_embeddings", None)
         length = self.datamodule.hparams["max_length"]
         if isinstance(positions, int) and length > positions:
             raise InputError(f"--data.max_length {length}: the encoder takes {positions} tokens at most")
 
+    @property
+    def folder(self) -> Path:
+        """Where an evaluation writes: the run's folder; for an encoder that no run trained, one of its own."""
+        if self.checkpoint is not None:
+            return runs.run_folder(self.checkpoint)
+        return Path(LOGS) / "pretrained" / str(self.model.hparams["model_name"]).strip("./").replace("/", "--")
+
+    @property
+    def weights(self) -> str:
+        """What is evaluated."""
+        return str(self.checkpoint or self.model.hparams["model_name"])
+
     def after_fit(self) -> None:
         """Score the best checkpoint on the validation split, and close with a table."""
-        if self._only_a_trial():
-            return
-        best = self._get(self.config_init, "model_checkpoint").best_model_path
-        folder = run_dir(self.trainer)
-        if not best:
-            self._say(f"\nnot scored: training ended before a validation\n\nrun    {folder}")
-            return
-        self.trainer.limit_test_batches = 1.0  # the final figures are of the whole split
-        self.trainer.test(
-            self.model, self.datamodule.val_dataloader(), ckpt_path=best, verbose=False, weights_only=True
-        )
-        recorder = next(callback for callback in self.trainer.callbacks if isinstance(callback, RunRecorder))
-        saved = runs.read_checkpoint(Path(best))
-        epoch, pairs_per_second = saved["epoch"] + 1, recorder.trained_pairs / (recorder.training_seconds or 1)
-        figures = self._report(
-            "test",
-            f"best checkpoint (epoch {epoch})",
-            folder / "metrics.json",
-            split="validation",
-            source=self.datamodule.source("validation"),
-            checkpoint=os.path.relpath(best, folder),
-            epoch=epoch,
-            optimizer_step=saved["global_step"],
-            epochs_trained=self.trainer.current_epoch,
-            seed=self.config[self.subcommand].seed_everything,
-            precision=str(self.trainer.precision),
-            wall_seconds=round(recorder.wall_seconds, 1),
-            training_pairs_per_second=round(pairs_per_second, 1),
-        )
-        log_hyperparameters(self.trainer, self.model, self.config[self.subcommand], figures)
-        has_curves = any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers)
-        curves = f"tensorboard --logdir {folder}\n       " if has_curves else ""
-        stopped = self.trainer.current_epoch < (self.trainer.max_epochs or 0) and self.trainer.should_stop
-        self._say(
-            f"{results.duration(recorder.wall_seconds)} for {results.count(self.trainer.current_epoch, 'epoch')}"
-            f"{', stopped early' * stopped}; "
-            f"{pairs_per_second:.0f} pairs/s while training\n\n"
-            f"run    {folder}\n"
-            f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv"
-        )
+        if not self._only_a_trial():
+            best = self._get(self.config_init, "model_checkpoint").best_model_path
+            closing.fit(self.trainer, self.model, self.datamodule, best, self.config[self.subcommand])
 
     def after_validate(self) -> None:
         """Close with a table."""
-        self._report_checkpoint("val", "validation")
+        self._close("val", "validation")
 
     def after_test(self) -> None:
         """Close with a table."""
-        self._report_checkpoint("test", self.datamodule.test_split)
+        self._close("test", self.datamodule.test_split)
 
     def before_predict(self) -> None:
         """Have the predictions written into the run's folder."""
-        if self.checkpoint is not None and not self.trainer.fast_dev_run:
-            path = runs.run_folder(self.checkpoint) / "predictions.csv"
-            self.trainer.callbacks.append(PredictionWriter(path))
+        if not self.trainer.fast_dev_run:
+            self.trainer.callbacks.append(PredictionWriter(self.folder / "predictions.csv"))
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
-        if self._only_a_trial() or self.checkpoint is None:
-            return
-        path = runs.run_folder(self.checkpoint) / "predictions.csv"
-        self._say(f"\n{len(self.datamodule.pairs['predict']):,} pairs predicted with {self.checkpoint}: {path}")
+        if not self._only_a_trial():
+            pairs = len(self.datamodule.pairs["predict"])
+            closing.say(self.trainer, f"\n{pairs:,} pairs predicted: {self.folder / 'predictions.csv'}")
 
-    def _report_checkpoint(self, stage: str, split: str) -> None:
-        if self._only_a_trial() or self.checkpoint is None:
-            return
-        source, scored = self.datamodule.source(split), len(self.datamodule.pairs[split])
-        self._say(f"\n{split} split of {source}, {scored:,} pairs, with {self.checkpoint}")
-        path = runs.run_folder(self.checkpoint) / f"{self.subcommand}_metrics.json"
-        self._report(stage, "this checkpoint", path, split=split, source=source, checkpoint=str(self.checkpoint))
-        self._say(f"also in {path}")
+    def after_export(self) -> None:
+        """Say how to use the folder."""
+        folder = self.config[self.subcommand].to
+        closing.say(self.trainer, f'exported  {folder}; use it with pipeline("text-classification", model="{folder}")')
 
-    def _report(self, stage: str, title: str, path: Path, **about: Any) -> dict[str, float | int]:
-        figures = results.collect(self.trainer.callback_metrics, stage)
-        if self.trainer.is_global_zero:
-            results.write(path, {**figures, **about})
-        self._say("\n" + results.table(figures, title, self.model.hparams["label_names"][1]))
-        return figures
+    def _close(self, stage: str, split: str) -> None:
+        if not self._only_a_trial():
+            path = self.folder / f"{self.subcommand}_metrics.json"
+            closing.evaluation(self.trainer, self.model, self.datamodule, stage, split, self.weights, path)
 
     def _only_a_trial(self) -> bool:
         if self.trainer.fast_dev_run:
-            self._say(
-                "\nfast_dev_run: everything ran on a batch or so; nothing was saved, and no figure means anything"
-            )
+            text = "\nfast_dev_run: everything ran on a batch or so; nothing was saved, and no figure means anything"
+            closing.say(self.trainer, text)
         return bool(self.trainer.fast_dev_run)
-
-    def _say(self, text: str) -> None:
-        if self.trainer.is_global_zero:
-            print(text, flush=True)
-
-
-def checkpoint_values(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Take the hyper-parameters of model and data out of a checkpoint, those that still exist."""
-    values = {}
-    for key, section, owner, skipped in (
-        ("model", "hyper_parameters", ParaphraseClassifier, ()),
-        ("data", "datamodule_hyper_parameters", MRPCDataModule, (*LINKED, "predict_file")),
-    ):
-        known = inspect.signature(owner).parameters.keys() - skipped
-        values[key] = {name: value for name, value in content.get(section, {}).items() if name in known}
-    return values
 
 
 def quieten() -> None:
@@ -260,6 +327,7 @@ def quieten() -> None:
         ".*smaller than the logging interval",  # each epoch has its point all the same
         ".*does not have many workers",  # pairs are tokenized beforehand: workers would only cost time
         "Checkpoint directory .* exists and is not empty",
+        ".*your dataloader is not resumable",  # it is, by the data module's state
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -274,23 +342,30 @@ def main(args: list[str] | None = None) -> CLI:
         The finished command line, with its `trainer`, `model` and `datamodule`.
     """
     quieten()
+    debug = "--debug" in (sys.argv[1:] if args is None else args)
     try:
-        return CLI(
-            ParaphraseClassifier,
-            MRPCDataModule,
-            args=args,
-            parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False, "version": f"mrpc_lightning {__version__}"},
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [RunRecorder(), last_checkpoint()]},
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": True},
-            seed_everything_default=42,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+        with stopping_at_once():
+            return CLI(
+                ParaphraseClassifier,
+                MRPCDataModule,
+                args=args,
+                trainer_class=Trainer,
+                parser_class=Parser,
+                parser_kwargs={"allow_abbrev": False, "version": f"mrpc_lightning {__version__}"},
+                trainer_defaults=TRAINER_DEFAULTS,
+                save_config_callback=None,
+                seed_everything_default=42,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+    except Stopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        sys.exit(128 + stopped.signum)
     except InputError as error:
+        if debug:
+            raise
         raise_usage(str(error))
     except OSError as error:
-        if error.filename is None:
+        if debug or error.filename is None:
             raise
         raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")

@@ -2,15 +2,18 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from mrpc_lightning import demo, hub, sources
+from mrpc_lightning import demo, sources
+from mrpc_lightning.batching import TrainingBatches
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.files import Table, read_file
+from mrpc_lightning.tokenization import load_tokenizer, pack, tokenize, unpack
 
 Split = Literal["train", "validation", "test"]
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
@@ -45,6 +48,7 @@ class MRPCDataModule(LightningDataModule):
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
         batch_size: Training pairs a process and step.
         eval_batch_size: Pairs a process and step in validation, test and prediction.
+        bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
     """
 
@@ -69,6 +73,7 @@ class MRPCDataModule(LightningDataModule):
         max_length: int = 128,
         batch_size: int = 16,
         eval_batch_size: int = 64,
+        bucketing: bool = True,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -91,7 +96,11 @@ class MRPCDataModule(LightningDataModule):
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.pairs: dict[str, Dataset] = {}  # sentences by split
         self.tokens: dict[str, Dataset] = {}  # word pieces by split, row for row
+        self.cut: dict[str, int] = {}  # pairs longer than max_length, by split
         self._tables: dict[str, Table] = {}
+        self.tokenizer_files: dict[str, torch.Tensor] = {}  # as a checkpoint holds them
+        self._position: dict[str, int] = {}  # where training goes on, after a checkpoint was loaded
+        self._order_seed = 0
 
     @property
     def test_split(self) -> str:
@@ -104,12 +113,21 @@ class MRPCDataModule(LightningDataModule):
         hub_name = " ".join(filter(None, [values["dataset_name"], values["dataset_config"]]))
         return str(values[f"{self._name(split)}_file"] or values["train_file"] or values["data_dir"] or hub_name)
 
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer: a checkpoint's, if it brought one."""
+        if self.tokenizer is None and self.tokenizer_files:
+            self.tokenizer = unpack(self.tokenizer_files, "--ckpt_path")
+        if self.tokenizer is None:
+            name = self.hparams["model_name"]
+            self.tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"--model.model_name {name}")
+        return self.tokenizer
+
     def prepare_data(self) -> None:
         """Download, once on each machine, what the Hub has."""
         if self.tokens:
             return
         values = self.hparams
-        self.tokenizer = self.tokenizer or self._load_tokenizer()
+        self.load_tokenizer()
         stage = self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else "fit"
         has_files = [values["train_file"] or values[f"{self._name(split)}_file"] for split in self._splits(stage)]
         if not (values["data_dir"] or all(has_files)):
@@ -124,7 +142,7 @@ class MRPCDataModule(LightningDataModule):
         Raises:
             InputError: If there is no such split, or its pairs are not in order.
         """
-        self.tokenizer = self.tokenizer or self._load_tokenizer()
+        self.tokenizer = self.load_tokenizer()
         if self.hparams["max_length"] > self.tokenizer.model_max_length:
             raise InputError(
                 f"--data.max_length {self.hparams['max_length']}: "
@@ -135,7 +153,9 @@ class MRPCDataModule(LightningDataModule):
                 self.pairs[split] = self.read(split)
                 if split == "train" and len(set(self.pairs[split]["label"])) == 1:
                     raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
-                self.tokens[split] = self._tokenize(self.pairs[split])
+                self.tokens[split], self.cut[split] = tokenize(
+                    self.tokenizer, self.pairs[split], self.hparams["max_length"]
+                )
         self._tables.clear()
         # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -168,8 +188,25 @@ class MRPCDataModule(LightningDataModule):
         return self._pairs(tables[name], labelled)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled batches."""
-        return self._dataloader("train", shuffle=True)
+        """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
+        trainer = self.trainer
+        if trainer is not None and trainer.overfit_batches:
+            return self._dataloader("train")
+        position = dict(self._position)
+        # The seed that the run was given; without one, what the first process drew.
+        seed = position.pop("order_seed", torch.initial_seed())
+        self._order_seed = trainer.strategy.broadcast(seed) if trainer is not None else seed
+        processes = {"num_replicas": trainer.world_size, "rank": trainer.global_rank} if trainer is not None else {}
+        lengths = [len(ids) for ids in self.tokens["train"]["input_ids"]]
+        batches = TrainingBatches(
+            lengths,
+            self.hparams["batch_size"],
+            self._order_seed,
+            self.hparams["bucketing"],
+            **processes,
+            **position,
+        )
+        return self._dataloader("train", sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation split's batches, in order."""
@@ -182,6 +219,24 @@ class MRPCDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the batches to predict, in order."""
         return self._dataloader("predict")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the data: the tokenizer, and which batches were trained on."""
+        assert self.trainer is not None and self.tokenizer is not None
+        self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
+        loop = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        mid_epoch = epochs.completed < epochs.started and batches.processed < self.trainer.num_training_batches
+        position = {
+            "epoch": epochs.started - mid_epoch,
+            "batches_done": batches.processed if mid_epoch else 0,
+            "order_seed": self._order_seed,
+        }
+        return {"tokenizer": self.tokenizer_files, "position": position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let training go on with the batch after the last one."""
+        self._position = dict(state_dict["position"])
 
     def _splits(self, stage: str) -> tuple[str, ...]:
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
@@ -205,32 +260,17 @@ class MRPCDataModule(LightningDataModule):
         columns = tuple(self.hparams[f"{name}_column"] for name in sources.COLUMNS)
         return sources.pairs(table, columns, self.hparams["label_names"], labelled)
 
-    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
-        name = self.hparams["model_name"]
-        return load_tokenizer(demo.resolve(name), self.hparams["revision"], f"--model.model_name {name}")
-
-    def _tokenize(self, pairs: Dataset) -> Dataset:
-        tokenizer = self.tokenizer
-        assert tokenizer is not None
-        # Both sentences at once: the tokenizer puts the separator and token_type_ids where this encoder wants them.
-        encoded = tokenizer(
-            list(pairs["sentence1"]), list(pairs["sentence2"]), truncation=True, max_length=self.hparams["max_length"]
-        )
-        columns = dict(encoded)
-        if "label" in pairs.column_names:
-            columns["labels"] = list(pairs["label"])
-        return Dataset.from_dict(columns)
-
-    def _dataloader(self, split: str, shuffle: bool = False) -> DataLoader[Any]:
+    def _dataloader(self, split: str, **options: Any) -> DataLoader[Any]:
         assert self.tokenizer is not None
         workers = self.hparams["num_workers"]
+        options.setdefault("batch_size", self.hparams["batch_size" if split == "train" else "eval_batch_size"])
         return DataLoader(
             self.tokens[split],
-            batch_size=self.hparams["batch_size" if split == "train" else "eval_batch_size"],
-            shuffle=shuffle,
             collate_fn=DataCollatorWithPadding(self.tokenizer),
             num_workers=workers,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # making an iterator draws a number: not from the one that dropout uses
+            **options,
         )
 
 
@@ -248,19 +288,3 @@ def hold_out(pairs: Dataset, share: float, seed: int, source: str) -> dict[str, 
             "give --data.validation_file"
         ) from error
     return {"train": splits["train"], "validation": splits["test"]}
-
-
-def load_tokenizer(source: str, revision: str | None, flag: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from the Hub or from a folder.
-
-    Raises:
-        InputError: If there is none, or it has no padding token.
-    """
-    hub.prepare(source, flag)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{flag}: {hub.explain(error, source)}") from error
-    if tokenizer.pad_token is None:
-        raise InputError(f"{flag}: its tokenizer has no padding token; choose an encoder such as BERT or RoBERTa")
-    return tokenizer

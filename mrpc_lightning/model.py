@@ -8,15 +8,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import ModuleDict
 from torch.nn.functional import cross_entropy
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryStatScores
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mrpc_lightning import demo, hub
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.optim import linear_schedule, parameter_groups
 
+FIGURES = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
@@ -63,7 +64,12 @@ class ParaphraseClassifier(LightningModule):
                 for stage in ("train", "val", "test")
             }
         )
+        # A metric, not a number logged: it is the mean over pairs on any number of processes, and a checkpoint has it.
+        self.losses = ModuleDict(
+            {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("train", "val", "test")}
+        )
         self.counts = ModuleDict({stage: BinaryStatScores() for stage in ("val", "test")})
+        self.saved_figures: dict[str, float] = {}
 
     # The encoder is made late: a checkpoint brings its own configuration and needs no pretrained weights.
 
@@ -77,13 +83,26 @@ class ParaphraseClassifier(LightningModule):
                 self.hparams["label_names"],
             )
 
+    def load_finetuned(self) -> None:
+        """Load an encoder that was fine-tuned elsewhere, to score it as it is.
+
+        Raises:
+            InputError: If it has no head for two classes, or its classes are others.
+        """
+        name, label_names = self.hparams["model_name"], self.hparams["label_names"]
+        self.model = load_encoder(name, self.hparams["revision"], True, label_names, head=True)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the encoder's configuration, label names included, beside its weights."""
+        """Put the encoder's configuration, label names included, and the latest figures beside the weights."""
         assert self.model is not None
         checkpoint["encoder_config"] = self.model.config.to_dict()
+        logged = self.trainer.callback_metrics.items()
+        figures = {name: float(value) for name, value in logged if name in FIGURES}
+        self.saved_figures = checkpoint["figures"] = {**self.saved_figures, **figures}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the encoder from the checkpoint's configuration, without a network."""
+        self.saved_figures = dict(checkpoint.get("figures", {}))
         if self.model is None:
             values = dict(checkpoint["encoder_config"])
             config = AutoConfig.for_model(values.pop("model_type"), **values)
@@ -144,10 +163,13 @@ class ParaphraseClassifier(LightningModule):
         metrics = self.metrics[f"{stage}_metrics"]
         assert isinstance(metrics, MetricCollection)
         metrics.update(predictions, labels)
+        mean_loss = self.losses[f"{stage}_loss"]
+        assert isinstance(mean_loss, MeanMetric)
+        mean_loss.update(loss.detach(), len(labels))
         if stage != "train":
             self.counts[stage].update(predictions, labels)  # type: ignore[operator]  # ModuleDict forgets the type
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
-        self.log(f"{stage}_loss", loss, sync_dist=True, **options)
+        self.log(f"{stage}_loss", mean_loss, **options)
         self.log_dict(metrics, **options)
         return loss
 
@@ -161,11 +183,20 @@ class ParaphraseClassifier(LightningModule):
         )
 
 
-def load_encoder(model_name: str, revision: str | None, pretrained: bool, label_names: list[str]) -> PreTrainedModel:
-    """Load an encoder with a fresh head for two classes, in float32 and in training mode.
+def load_encoder(
+    model_name: str, revision: str | None, pretrained: bool, label_names: list[str], head: bool = False
+) -> PreTrainedModel:
+    """Load an encoder with a head for two classes, in float32 and in training mode.
+
+    Args:
+        model_name: See `ParaphraseClassifier`.
+        revision: See there.
+        pretrained: See there.
+        label_names: See there.
+        head: Whether it must bring a trained head for these classes; else it gets a fresh one.
 
     Raises:
-        InputError: If there is no such encoder, or the Hub cannot be reached.
+        InputError: If there is no such encoder, the Hub cannot be reached, or a trained head is missing.
     """
     source = demo.resolve(model_name)
     hub.prepare(source, f"--model.model_name {model_name}")
@@ -177,14 +208,33 @@ def load_encoder(model_name: str, revision: str | None, pretrained: bool, label_
     enable_progress_bars()  # the download's: it can be 440 MB
     try:
         config = AutoConfig.from_pretrained(
-            source, revision=revision, id2label=names, label2id={name: label for label, name in names.items()}
+            source,
+            revision=revision,
+            trust_remote_code=False,
+            id2label=names,
+            label2id={name: label for label, name in names.items()},
         )
+        if head:
+            check_labels(AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False), label_names)
         if pretrained:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                source, revision=revision, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                source,
+                revision=revision,
+                trust_remote_code=False,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
+            if head and (found["missing_keys"] or found["mismatched_keys"]):
+                raise InputError(
+                    f"--ckpt_path none --model.model_name {model_name}: has no trained head for two classes, so "
+                    "there is nothing to score; fine-tune it first, with fit"
+                )
         else:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--model.model_name {model_name}: {hub.explain(error, source)}") from error
     finally:
@@ -192,3 +242,17 @@ def load_encoder(model_name: str, revision: str | None, pretrained: bool, label_
     # from_pretrained returns a model in eval mode, and Lightning leaves it there: no dropout in training.
     encoder: PreTrainedModel = model.train()
     return encoder
+
+
+def check_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
+    """See to it that a trained head's classes are the data's, in the same order.
+
+    Raises:
+        InputError: If they are not.
+    """
+    found = [str(name) for _, name in sorted((config.id2label or {}).items())]
+    if len(found) != 2 or (found != label_names and found != ["LABEL_0", "LABEL_1"]):
+        raise InputError(
+            f"--model.label_names {label_names}: the head's classes are {found}; "
+            + ("name them in this order" if len(found) == 2 else "only heads for two classes can be scored")
+        )

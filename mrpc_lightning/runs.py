@@ -1,40 +1,66 @@
 """A run's folder: `checkpoints/best.ckpt` and `last.ckpt`, `config.yaml`, `metrics.json`, `tokenizer/`, the curves."""
 
 import json
+import os
 import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 from mrpc_lightning.errors import InputError
 
 TRAIN_HINT = "python -m mrpc_lightning fit --config configs/mrpc.yaml trains one"
 
 
-def find_checkpoint(ckpt_path: str, logs: Path) -> Path:
+def run_dir(trainer: Trainer) -> Path:
+    """Return the folder of the run that a Trainer makes. All processes must ask: they agree on it."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def find_checkpoint(ckpt_path: str, logs: Path, name: str | None = None, kind: str = "best") -> Path:
     """Find the checkpoint file that a person means.
 
     Args:
-        ckpt_path: "best" or "last", of the newest run; a run's folder, for its best; or a checkpoint file.
+        ckpt_path: "best" or "last", of the newest run that has one; a run's folder; or a checkpoint file.
         logs: The folder in which runs are searched, at any depth.
+        name: The end of the path of the run's folder, such as "version_3", where the newest is not meant.
+        kind: Which checkpoint of a run's folder is meant: "best" or "last".
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or several runs have that name.
     """
     if ckpt_path in ("best", "last"):
-        found = sorted(logs.glob(f"**/checkpoints/{ckpt_path}.ckpt"), key=lambda path: path.stat().st_mtime)
+        found = list(newest(logs, ckpt_path))
+        if name is not None:
+            wanted = Path(name).parts
+            found = [path for path in found if run_folder(path).parts[-len(wanted) :] == wanted]
+            if len(found) > 1:
+                names = ", ".join(sorted(str(run_folder(path)) for path in found))
+                raise InputError(f"--run {name}: several runs have that name: {names}; give more of the path")
+            if not found:
+                names = ", ".join(sorted({str(run_folder(path).relative_to(logs)) for path in newest(logs, ckpt_path)}))
+                raise InputError(f"--run {name}: no such run in {logs}, only {names or 'none at all; ' + TRAIN_HINT}")
         if not found:
             raise InputError(f"--ckpt_path {ckpt_path}: no run in {logs} has one; {TRAIN_HINT}")
-        return found[-1]
+        return found[0]
+    if name is not None:
+        raise InputError(f"--run {name}: goes with --ckpt_path best or last, not with {ckpt_path}")
     path = Path(ckpt_path)
     if path.is_dir():
-        metrics = path / "metrics.json"  # says which one, should it have another name
-        name = json.loads(metrics.read_text())["checkpoint"] if metrics.is_file() else "checkpoints/best.ckpt"
-        path = path / name
+        metrics = path / "metrics.json"  # says which one is the best, should it have another name
+        best = json.loads(metrics.read_text())["checkpoint"] if metrics.is_file() else "checkpoints/best.ckpt"
+        path = path / (best if kind == "best" else "checkpoints/last.ckpt")
     if not path.is_file():
         raise InputError(f"--ckpt_path {ckpt_path}: no {path}; give best, last, a run's folder or a checkpoint file")
     return path
+
+
+def newest(logs: Path, kind: str) -> Iterator[Path]:
+    """Yield all runs' checkpoints of a kind, the newest first."""
+    yield from sorted(logs.glob(f"**/checkpoints/{kind}.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def next_folder(parent: Path) -> Path:
@@ -56,8 +82,82 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"--ckpt_path {checkpoint}: not a readable checkpoint ({type(error).__name__})") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"--ckpt_path {checkpoint}: holds something other than weights and plain values; nothing of it was run"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise InputError(f"--ckpt_path {checkpoint}: not a readable checkpoint; it is damaged or cut short") from error
     if not isinstance(content, dict) or "encoder_config" not in content:
         raise InputError(f"--ckpt_path {checkpoint}: not a checkpoint of mrpc_lightning")
     return content
+
+
+def recipe_to_resume(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe of the run that a checkpoint is of.
+
+    Raises:
+        InputError: If the checkpoint does not hold all that resuming needs.
+    """
+    if "optimizer_states" not in content:
+        raise InputError(
+            f"--ckpt_path {checkpoint}: holds weights alone, to be scored and used; last.ckpt is the one to go on from"
+        )
+    if "recipe" not in content or "processes" not in content:
+        raise InputError(f"--ckpt_path {checkpoint}: of an older version, which cannot be resumed; it can be scored")
+    recipe: dict[str, Any] = content["recipe"]
+    return recipe
+
+
+def check_unfinished(checkpoint: Path, content: Mapping[str, Any], config: Any) -> None:
+    """See to it that there is something left to train.
+
+    Args:
+        checkpoint: The checkpoint's file, for the message.
+        content: The checkpoint.
+        config: The configuration of `fit`.
+
+    Raises:
+        InputError: If the run has come to its end.
+    """
+    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    epochs, steps = progress["completed"], content["global_step"]
+    max_epochs, max_steps = config.trainer.max_epochs, config.trainer.max_steps
+    if max_epochs is not None and 0 <= max_epochs <= epochs:
+        raise InputError(f"{checkpoint}: has trained for {epochs} epochs; raise --trainer.max_epochs to go on")
+    if 0 <= max_steps <= steps:
+        raise InputError(f"{checkpoint}: has trained for {steps} optimizer steps; raise --trainer.max_steps to go on")
+    waits = [state["wait_count"] for name, state in content["callbacks"].items() if name.startswith("EarlyStopping")]
+    if epochs == progress["started"] and waits and waits[0] >= config.early_stopping.patience:
+        raise InputError(
+            f"{checkpoint}: stopped early after {epochs} epochs; raise --early_stopping.patience from "
+            f"{config.early_stopping.patience} to go on"
+        )
+
+
+def requeued(logs: Path, job: str | None) -> str | None:
+    """Return the checkpoint that a SLURM job left behind before it was put back into the queue."""
+    if job is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        return None
+    return next((str(path) for path in newest(logs, "last") if read_checkpoint(path).get("slurm_job") == job), None)
+
+
+def how_to_resume(what: str, folder: Path) -> str:
+    """Say how to go on with a run."""
+    return f"{what}; go on with:\n  python -m mrpc_lightning fit --ckpt_path {folder}"
+
+
+def describe(checkpoint: Path, content: Mapping[str, Any]) -> str:
+    """Say which checkpoint was read, of when, and what it scored when it was saved."""
+    epoch, step = content["loops"]["fit_loop"]["epoch_progress"]["current"]["started"], content["global_step"]
+    figures = {name: value for name, value in content.get("figures", {}).items() if name.startswith("val_")}
+    scored = "  ".join(f"{name} {value:.4f}" for name, value in figures.items()) or "no validation yet"
+    return f"{checkpoint}, epoch {epoch}, optimizer step {step:,}; when it was saved: {scored}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import FIGURES
 
 LOGS, RUN_NAME = "tb_logs", "mrpc"
 TRAINER_DEFAULTS = {
@@ -24,9 +25,9 @@ CHECKPOINT_DEFAULTS = {
     "monitor": "val_f1",
     "mode": "max",
     "filename": "best",
+    "save_weights_only": True,
     "enable_version_counter": False,
 }
-MONITORED = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
 
 
 def check_settings(config: Any) -> None:
@@ -37,8 +38,8 @@ def check_settings(config: Any) -> None:
     """
     for key in ("early_stopping", "model_checkpoint"):
         monitor, mode = config[key].monitor, config[key].mode
-        if monitor not in MONITORED:
-            raise InputError(f"--{key}.monitor {monitor}: there is no such figure, only {', '.join(MONITORED)}")
+        if monitor not in FIGURES:
+            raise InputError(f"--{key}.monitor {monitor}: there is no such figure, only {', '.join(FIGURES)}")
         if mode != ("min" if monitor.endswith("loss") else "max"):
             raise InputError(f"--{key}.mode {mode}: would keep the worst {monitor}, not the best")
     if config.model_checkpoint.save_top_k != 1:
@@ -47,6 +48,8 @@ def check_settings(config: Any) -> None:
         )
     if config.model_checkpoint.dirpath and not config.trainer.fast_dev_run:
         raise InputError("--model_checkpoint.dirpath: checkpoints lie in the run's folder; move that with the logger")
+    if config.checkpoint_every is not None and config.checkpoint_every < 1:
+        raise InputError(f"--checkpoint_every {config.checkpoint_every}: at least 1 optimizer step, or null")
     if config.trainer.accumulate_grad_batches < 1:
         raise InputError(f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches}: at least 1")
 
@@ -64,3 +67,27 @@ def logs_folder(config: Any) -> Path:
     folder = Path(settings.get("save_dir") or LOGS)
     named = folder / (settings.get("name") or "")
     return named if config.config and named.is_dir() else folder
+
+
+def pin_logger(config: Any, folder: Path, step: int) -> None:
+    """Let loggers go on in a run's folder, without the points that the run made after its checkpoint.
+
+    Args:
+        config: The configuration of a subcommand.
+        folder: The run's folder.
+        step: Optimizer steps done when the checkpoint was written.
+    """
+    logger = config.trainer.logger
+    if not logger:
+        config.trainer.default_root_dir = str(folder)
+        return
+    for number, one in enumerate(logger if isinstance(logger, list) else [logger]):
+        place = {"save_dir": str(folder.parent.parent), "name": folder.parent.name} if number == 0 else {}
+        for name, value in {**place, "version": folder.name}.items():
+            if name in one.init_args:
+                one.init_args[name] = value
+        if one.class_path.endswith("TensorBoardLogger"):
+            one["dict_kwargs"] = {**(one.get("dict_kwargs") or {}), "purge_step": step}
+    table = folder / "metrics.csv"
+    if table.is_file():  # CSVLogger deletes what it finds
+        table.rename(folder / f"metrics_until_step_{step}.csv")

@@ -13,7 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the Hub by mistake
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from mrpc_lightning import demo
+from mrpc_lightning import demo, main
 
 torch.set_num_threads(1)  # a tiny model waits longer for threads than for sums
 
@@ -83,3 +83,14 @@ def arguments(project: Path, encoder: str) -> list[str]:
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
     ]
+
+
+def fails(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """Run a command that must fail; return its one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    message = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2
+    assert message.startswith("error: ") and "\n" not in message and "Traceback" not in message
+    return message

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import make_rows, write_csv
+from conftest import fails, make_rows, write_csv
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_sources import write_mrpc
@@ -23,17 +23,6 @@ CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
 def read_predictions(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def fails(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
-    """Run a command that must fail; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    message = capsys.readouterr().err.strip()
-    assert stopped.value.code == 2
-    assert message.startswith("error: ") and "\n" not in message and "Traceback" not in message
-    return message
 
 
 def test_fit_then_test_then_predict(project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,201 @@
+"""Which value wins, where a command line, config files and a checkpoint all have one."""
+
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.parser import split_config_files
+
+# The data takes these from the model.
+LINKED = ("model_name", "revision", "label_names")
+# What a flag may change when a run is resumed. All else shapes the training, and comes from the run.
+MAY_CHANGE = {
+    "trainer.max_epochs": "where training ends; the schedule is stretched or shortened to it",
+    "trainer.max_steps": "the same, in optimizer steps",
+    "trainer.max_time": "where training ends at the latest",
+    "early_stopping.patience": "validations without an improvement before training ends",
+    "checkpoint_every": "optimizer steps between two writes of last.ckpt",
+    "data.eval_batch_size": "pairs a process and step in validation: no figure depends on it",
+    "data.num_workers": "processes that make batches: their order does not depend on it",
+    "trainer.logger": "where curves go; the run's folder stays",
+    "trainer.log_every_n_steps": "optimizer steps between two points of a curve",
+    "trainer.enable_progress_bar": "what is shown",
+    "trainer.enable_model_summary": "what is shown",
+    "trainer.profiler": "what is measured",
+}
+# Of one command, not of a run.
+NOT_OF_A_RUN = ("config", "ckpt_path", "run", "debug", "trainer.default_root_dir", "trainer.fast_dev_run")
+# Keys of older checkpoints, "model.key" or "data.key", and what they are called now.
+RENAMED: dict[str, str] = {}
+TRUSTED = ("lightning.", "torch.")
+
+
+def flatten(values: Mapping[str, Any] | Namespace, prefix: str = "") -> dict[str, Any]:
+    """Return values by dotted key; a class with its arguments is one value."""
+    flat: dict[str, Any] = {}
+    items = vars(values) if isinstance(values, Namespace) else values
+    for key, value in items.items():
+        if isinstance(value, Mapping | Namespace) and "class_path" not in value and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value.as_dict() if isinstance(value, Namespace) else value
+    return flat
+
+
+class Precedence:
+    """Parses one command line again, with a checkpoint's values among the others.
+
+    Args:
+        parser: The parser of the whole command line.
+        words: The command line.
+        subcommand: The subcommand among the words.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, words: Sequence[str], subcommand: str) -> None:
+        self.parser = parser
+        position = list(words).index(subcommand) + 1
+        self.head = list(words[:position])
+        self.subcommand = subcommand
+        self.files, self.flags = split_config_files(list(words[position:]))
+        self.notes: list[str] = []
+
+    def evaluate(self, saved: dict[str, dict[str, Any]], checkpoint: Path) -> Any:
+        """Let flags go before a checkpoint's values, and these before config files.
+
+        Raises:
+            InputError: If a flag contradicts what the weights are.
+        """
+        config = self._parse(self.files, saved, self.flags)
+        for key, value in saved["model"].items():
+            if config[self.subcommand]["model"][key] != value:
+                raise InputError(f"--model.{key}: {checkpoint} was trained with {value!r}; leave the flag out")
+        self._note_passed_over(flatten(saved), "checkpoint")
+        return config
+
+    def resume(self, recipe: dict[str, Any], folder: Path) -> Any:
+        """Let a run's recipe go before config files, and before all flags but those that may change.
+
+        Raises:
+            InputError: If a flag would change what shapes the training, or the recipe needs a class that is not
+                Lightning's: code that a checkpoint names is not run on its word.
+        """
+        recipe = json.loads(json.dumps(recipe))
+        untrusted = drop_untrusted(recipe)
+        in_files = set_by_files(self.files)
+        for key, name in untrusted.items():
+            if not any(found == key or found.startswith(f"{key}.") for found in in_files):
+                raise InputError(
+                    f"the run used {name} for {key}; to let that code run again, say so with the run's own file: "
+                    f"--config {folder / 'config.yaml'}"
+                )
+        base = flatten(self._parse([], recipe, [])[self.subcommand])
+        flags = flatten(self._parse([], recipe, self.flags)[self.subcommand])
+        for key in sorted(flags.keys() | base.keys()):
+            old, new = base.get(key), flags.get(key)
+            if old == new or key in NOT_OF_A_RUN or key in untrusted:
+                continue
+            if not any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE):
+                raise InputError(
+                    f"--{key} {show(new)}: the run was started with {show(old)}, which shapes its training; "
+                    "leave the flag out, or start a new run without --ckpt_path"
+                )
+            if key != "trainer.logger":
+                self.notes.append(f"changed   {key} {show(old)} -> {show(new)}")
+        self._note_passed_over({**base, **dict.fromkeys(untrusted)}, "run", skip=untrusted)
+        return self._parse(self.files, recipe, self.flags)
+
+    def _parse(self, files: list[str], values: dict[str, Any], flags: list[str]) -> Any:
+        return self.parser.parse_args([*self.head, *files, "--config", json.dumps(values), *flags])
+
+    def _note_passed_over(self, kept: dict[str, Any], owner: str, skip: Iterable[str] = ()) -> None:
+        keys = {
+            key: next((k for k in kept if key == k or key.startswith(f"{k}.")), None)
+            for key in set_by_files(self.files)
+        }
+        named = {found for found in keys.values() if found is not None} - set(skip) - set(NOT_OF_A_RUN)
+        if not named:
+            return
+        given = flatten(self.parser.parse_args([*self.head, *self.files])[self.subcommand])
+        different = [
+            f"{key} {show(given.get(key))} ({owner}: {show(kept[key])})"
+            for key in sorted(named)
+            if given.get(key) != kept[key] and key != "trainer.logger"
+        ]
+        if different:
+            self.notes.append(f"config    passed over, as the {owner} says otherwise: {', '.join(different)}")
+
+
+def checkpoint_values(
+    content: Mapping[str, Any], renamed: Mapping[str, str] = RENAMED
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Take the hyper-parameters of model and data out of a checkpoint.
+
+    Args:
+        content: The checkpoint.
+        renamed: What older keys are called now.
+
+    Returns:
+        The values of keys that there are, by section; and the keys that there are no longer.
+    """
+    values: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
+    dropped = []
+    for section, key, owner in (
+        ("model", "hyper_parameters", ParaphraseClassifier),
+        ("data", "datamodule_hyper_parameters", MRPCDataModule),
+    ):
+        known = inspect.signature(owner).parameters
+        for name, value in content.get(key, {}).items():
+            new = renamed.get(f"{section}.{name}", f"{section}.{name}").partition(".")[2]
+            if new not in known:
+                dropped.append(f"{section}.{name}")
+            elif section == "model" or new not in (*LINKED, "predict_file"):
+                values[section][new] = value
+    return values, dropped
+
+
+def set_by_files(words: Sequence[str]) -> set[str]:
+    """Return the dotted keys that config files set. They were read before, so they can be read."""
+    keys: set[str] = set()
+    names = [word.partition("=")[2] if "=" in word else word for word in words if word not in ("--config", "-c")]
+    for name in names:
+        text = Path(name).read_text(encoding="utf-8") if Path(name).is_file() else name
+        content = yaml.safe_load(text)
+        keys |= flatten(content).keys() if isinstance(content, dict) else set()
+    return keys
+
+
+def drop_untrusted(recipe: dict[str, Any]) -> dict[str, str]:
+    """Take out of a recipe whatever names a class that is not Lightning's or PyTorch's; return it by key."""
+    untrusted = {}
+    for key, value in list(flatten(recipe).items()):
+        names = [name for name in class_paths(value) if not name.startswith(TRUSTED)]
+        if names:
+            untrusted[key] = names[0]
+            *parents, last = key.split(".")
+            owner = recipe
+            for parent in parents:
+                owner = owner[parent]
+            del owner[last]
+    return untrusted
+
+
+def class_paths(value: Any) -> list[str]:
+    """Return the names of all classes in a value, at any depth."""
+    if isinstance(value, Mapping):
+        own = [str(value["class_path"])] if "class_path" in value else []
+        return own + [name for item in value.values() for name in class_paths(item)]
+    return [name for item in value for name in class_paths(item)] if isinstance(value, list) else []
+
+
+def show(value: Any) -> str:
+    """Write a value as a config file has it."""
+    return json.dumps(value, default=str)

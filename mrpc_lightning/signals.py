@@ -1,0 +1,103 @@
+"""Ctrl-C, SIGTERM and SLURM's pre-emption: what runs ends in good order."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Trainer
+
+from mrpc_lightning.errors import Stopped
+
+# What `sbatch --signal=USR1@90` sends 90 s before the job's time is up, or SLURM before it takes the nodes away.
+PREEMPTION = getattr(signal, "SIGUSR1", None)
+
+
+def slurm_job() -> str | None:
+    """Return the number of the SLURM job that this process belongs to, with its place in an array, if it has one."""
+    if not SLURMEnvironment.detect() or "SLURM_JOB_ID" not in os.environ:
+        return None
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    return job if re.fullmatch(r"\d+(_\d+)?", job) else None
+
+
+def watched() -> list[int]:
+    """Return the signals that a run listens to."""
+    extra = [PREEMPTION] if PREEMPTION is not None and slurm_job() else []
+    return [signal.SIGINT, signal.SIGTERM, *extra]
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Let a signal raise `Stopped` wherever the process is, until a run listens for itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = {signum: signal.signal(signum, stop_at_once) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def stop_at_once(signum: int, frame: FrameType | None) -> None:
+    """Handle a signal by ending at this very place.
+
+    Raises:
+        Stopped: Always.
+    """
+    raise Stopped(signum, "stopped")
+
+
+class StopRequest:
+    """Remembers a signal until the run has come to a place where it can stop."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    def listen(self) -> None:
+        """Take the signals over."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in watched():
+                signal.signal(signum, self._note)
+
+    def agreed(self, trainer: Trainer) -> int:
+        """Return the signal that came to any of the processes; 0 if none did."""
+        if trainer.world_size == 1:
+            return self.signum
+        signum = torch.tensor(self.signum, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(signum, torch.distributed.ReduceOp.MAX)
+        return int(signum)
+
+    def requeue(self, signum: int) -> str:
+        """Put a pre-empted SLURM job back into the queue.
+
+        Returns:
+            What to tell the person.
+        """
+        job = slurm_job()
+        if signum != PREEMPTION or job is None:
+            return ""
+        try:
+            done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+        except OSError as error:
+            return f"; SLURM job {job} could not be requeued ({error.strerror})"
+        if done.returncode:
+            return f"; SLURM job {job} could not be requeued ({done.stderr.strip()})"
+        return f"; SLURM job {job} is in the queue again and will resume by itself"
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum:
+            stop_at_once(signum, frame)
+        self.signum = signum
+        name = signal.Signals(signum).name
+        sys.stderr.write(f"\n{name}: stopping after this step; once more stops at once\n")

@@ -1,0 +1,101 @@
+"""A run that was stopped or killed, and resumed, ends as one that was not: compared at tolerance 0."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import fails, make_rows, write_csv
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mrpc_lightning import main
+from mrpc_lightning.checkpoints import FiniteLoss
+
+RUN = Path("tb_logs/mrpc/version_0")
+LAST = RUN / "checkpoints/last.ckpt"
+# Of the clock, not of the training.
+CLOCK = {"RunRecorder", "wall_seconds", "training_pairs_per_second", "starts"}
+
+
+def differences(first: Any, second: Any, path: str = "") -> list[str]:
+    """Name every place where two checkpoints differ, but for the clock's."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = [key for key in (first | second) if key not in CLOCK]
+        missing = [f"{path}.{key} is missing in one" for key in keys if key not in first or key not in second]
+        shared = [key for key in keys if key in first and key in second]
+        return missing + [line for key in shared for line in differences(first[key], second[key], f"{path}.{key}")]
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        if len(first) != len(second):
+            return [f"{path} has {len(first)} or {len(second)} items"]
+        pairs = enumerate(zip(first, second, strict=True))
+        return [line for i, (a, b) in pairs for line in differences(a, b, f"{path}[{i}]")]
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        same = first.dtype == second.dtype and torch.equal(first, second)
+    else:
+        same = type(first) is type(second) and first == second
+    return [] if same else [path]
+
+
+def load(path: Path) -> Any:
+    return torch.load(path, weights_only=True)
+
+
+def curve(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run's folder: it reads all event files, and drops what a resumed run purges."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
+    """Send this process a signal at an optimizer step, as a person or a scheduler would."""
+    original = FiniteLoss.on_train_batch_end
+
+    def on_train_batch_end(self: FiniteLoss, trainer: Any, *rest: Any) -> None:
+        original(self, trainer, *rest)
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(FiniteLoss, "on_train_batch_end", on_train_batch_end)
+
+
+def stop(words: list[str], monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, signum)
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+    assert stopped.value.code == 128 + signum
+
+
+@pytest.fixture
+def finished(project: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 24 steps that nothing interrupted, kept elsewhere."""
+    main(["fit", *arguments, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"])
+    kept = tmp_path_factory.mktemp("finished")
+    shutil.move("tb_logs", kept)
+    return kept / RUN
+
+
+# 8 steps an epoch: in the midst of an epoch, before and at its last batch, at the start of the next, in the last one.
+@pytest.mark.parametrize("step", [1, 3, 7, 8, 9, 23])
+def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
+    step: int, finished: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", *arguments, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
+    stop(words, monkeypatch, step)
+    assert f"go on with:\n  python -m mrpc_lightning fit --ckpt_path {RUN}" in capsys.readouterr().err
+    assert load(LAST)["global_step"] == step
+    main(["fit", "--ckpt_path", str(RUN)])
+    assert differences(load(finished / "checkpoints/last.ckpt"), load(LAST)) == []
+    assert differences(load(finished / "checkpoints/best.ckpt"), load(RUN / "checkpoints/best.ckpt")) == []
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (finished, RUN))
+    assert differences(first, second) == []
+    assert second["starts"] == 2
+    assert curve(finished) == curve(RUN)
