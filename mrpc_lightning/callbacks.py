@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from mrpc_lightning import results
 from mrpc_lightning.data import MRPCDataModule
@@ -57,11 +58,11 @@ class RunRecorder(Callback):
 
     Args:
         config: The text of `config.yaml`.
-        resumed: Whether the run goes on in a folder that is there.
+        resumed_step: Optimizer steps that a resumed run has done; None for a new run.
     """
 
-    def __init__(self, config: str, resumed: bool) -> None:
-        self.config, self.resumed = config, resumed
+    def __init__(self, config: str, resumed_step: int | None) -> None:
+        self.config, self.resumed_step = config, resumed_step
         self.wall_seconds = 0.0
         self.training_seconds = 0.0
         self.trained_pairs = 0
@@ -94,7 +95,7 @@ class RunRecorder(Callback):
         data: MRPCDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
         folder = run_dir(trainer)  # the processes agree on it: all must ask
         steps = int(trainer.estimated_stepping_batches)
-        if not (self.resumed or trainer.fast_dev_run) and (folder / "checkpoints").is_dir():  # type: ignore[attr-defined]  # Lightning sets it
+        if self.resumed_step is None and not trainer.fast_dev_run and (folder / "checkpoints").is_dir():  # type: ignore[attr-defined]  # Lightning sets it
             raise InputError(
                 f"{folder}: holds a run already; --ckpt_path {folder} goes on with it; for a new one give the logger "
                 "another version"
@@ -123,8 +124,13 @@ class RunRecorder(Callback):
         assert data.tokenizer is not None
         data.tokenizer.save_pretrained(folder / "tokenizer")
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and not self.resumed:
+            if not isinstance(logger, TensorBoardLogger):
+                continue
+            if self.resumed_step is None:
                 logger.experiment.add_custom_scalars(CHARTS)
+            else:  # TensorBoard drops the points that the run made after its last checkpoint: they come again
+                start = Event(session_log=SessionLog(status=SessionLog.START))
+                logger.experiment.file_writer.add_event(start, self.resumed_step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of an epoch that is entered in its midst."""

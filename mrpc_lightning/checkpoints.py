@@ -89,7 +89,7 @@ class LastCheckpoint(Callback):
             restore_process(pl_module, self._restored)
             self._restored = None
             # Lightning counts a step and a batch too many where a checkpoint was written between two batches.
-            loop = trainer.fit_loop.epoch_loop
+            loop: Any = trainer.fit_loop.epoch_loop  # its trackers' types are Lightning's own
             loop._batches_that_stepped = trainer.global_step
             loop.batch_progress.total.ready = loop.batch_progress.total.started + 1
         if batch_idx % trainer.accumulate_grad_batches:
@@ -178,7 +178,7 @@ class FiniteLoss(Callback):
         if self._first is None:
             self._first = torch.full_like(loss, torch.inf)
         self._first = self._first.minimum(torch.where(loss.isfinite(), torch.inf, float(step)))
-        if loss.device.type == "cpu" or step % trainer.log_every_n_steps == 0:
+        if loss.device.type == "cpu" or step % STEPS_BETWEEN_LOOKS == 0:
             self._look(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

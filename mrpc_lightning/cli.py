@@ -146,7 +146,7 @@ class CLI(LightningCLI):
             return
         if config.trainer.logger is True:
             config.trainer.logger = self._parser("fit").get_defaults().trainer.logger
-        recipe = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        recipe = yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
         for key in NOT_OF_A_RUN:
             section, _, name = key.rpartition(".")
             (recipe[section] if section else recipe).pop(name, None)
@@ -171,7 +171,7 @@ class CLI(LightningCLI):
             callbacks = [*callbacks, EpochBar()]
         if self.subcommand != "fit":
             return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        recorder = RunRecorder("", resumed=self.checkpoint is not None)
+        recorder = RunRecorder("", None if self.checkpoint is None else self.content["global_step"])
         callbacks += [recorder, FiniteLoss()]
         if not config.fast_dev_run:
             every = self.config[self.subcommand].checkpoint_every

@@ -189,7 +189,7 @@ class MRPCDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
-        trainer = self.trainer
+        trainer: Any = self.trainer
         if trainer is not None and trainer.overfit_batches:
             return self._dataloader("train")
         position = dict(self._position)
@@ -224,7 +224,7 @@ class MRPCDataModule(LightningDataModule):
         """Return what a checkpoint keeps of the data: the tokenizer, and which batches were trained on."""
         assert self.trainer is not None and self.tokenizer is not None
         self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
-        loop = self.trainer.fit_loop
+        loop: Any = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
         mid_epoch = epochs.completed < epochs.started and batches.processed < self.trainer.num_training_batches
         position = {

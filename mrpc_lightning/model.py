@@ -165,7 +165,7 @@ class ParaphraseClassifier(LightningModule):
         metrics.update(predictions, labels)
         mean_loss = self.losses[f"{stage}_loss"]
         assert isinstance(mean_loss, MeanMetric)
-        mean_loss.update(loss.detach(), len(labels))
+        mean_loss.update(loss.detach().expand(len(labels)))  # torchmetrics 1.9 loses weights where NaN is let through
         if stage != "train":
             self.counts[stage].update(predictions, labels)  # type: ignore[operator]  # ModuleDict forgets the type
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}

@@ -70,7 +70,7 @@ def logs_folder(config: Any) -> Path:
 
 
 def pin_logger(config: Any, folder: Path, step: int) -> None:
-    """Let loggers go on in a run's folder, without the points that the run made after its checkpoint.
+    """Let loggers go on in a run's folder.
 
     Args:
         config: The configuration of a subcommand.
@@ -86,8 +86,6 @@ def pin_logger(config: Any, folder: Path, step: int) -> None:
         for name, value in {**place, "version": folder.name}.items():
             if name in one.init_args:
                 one.init_args[name] = value
-        if one.class_path.endswith("TensorBoardLogger"):
-            one["dict_kwargs"] = {**(one.get("dict_kwargs") or {}), "purge_step": step}
     table = folder / "metrics.csv"
     if table.is_file():  # CSVLogger deletes what it finds
         table.rename(folder / f"metrics_until_step_{step}.csv")

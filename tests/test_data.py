@@ -53,7 +53,10 @@ def test_training_pairs_come_once_an_epoch_in_a_new_order_and_validation_pairs_i
             for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
         ]
 
-    first, second = rows(data.train_dataloader()), rows(data.train_dataloader())
+    loader = data.train_dataloader()
+    first = rows(loader)
+    loader.sampler.set_epoch(1)
+    second = rows(loader)
     assert Counter(first) == Counter(second) == Counter(map(tuple, data.tokens["train"]["input_ids"]))
     assert first != second
     assert rows(data.val_dataloader()) == list(map(tuple, data.tokens["validation"]["input_ids"]))
