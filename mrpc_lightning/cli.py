@@ -13,14 +13,14 @@ from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from mrpc_lightning import __version__, closing, provenance, runs
+from mrpc_lightning import closing, provenance, runs
 from mrpc_lightning.callbacks import EpochBar, PredictionWriter, RunRecorder
 from mrpc_lightning.checkpoints import AtomicCheckpointIO, FiniteLoss, LastCheckpoint
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.export import check_folder, export
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.parser import Parser, check_config_files, raise_usage, split_config_files
+from mrpc_lightning.parser import Parser, check_config_files, split_config_files
 from mrpc_lightning.precedence import LINKED, NOT_OF_A_RUN, Precedence, checkpoint_values
 from mrpc_lightning.settings import (
     CHECKPOINT_DEFAULTS,
@@ -34,10 +34,11 @@ from mrpc_lightning.settings import (
 )
 from mrpc_lightning.signals import StopRequest, slurm_job, stopping_at_once
 from mrpc_lightning.tokenization import load_tokenizer
+from mrpc_lightning.usage import answer_at_once, raise_usage
 
 
 class Trainer(LightningTrainer):
-    """Lightning's Trainer, which also exports."""
+    """Lightning's Trainer: how, how long and on what to compute."""
 
     def export(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None, to: str) -> None:
         """Write a model folder for transformers.
@@ -342,7 +343,9 @@ def main(args: list[str] | None = None) -> CLI:
         The finished command line, with its `trainer`, `model` and `datamodule`.
     """
     quieten()
-    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    words = sys.argv[1:] if args is None else args
+    answer_at_once(words)
+    debug = "--debug" in words
     try:
         with stopping_at_once():
             return CLI(
@@ -351,7 +354,7 @@ def main(args: list[str] | None = None) -> CLI:
                 args=args,
                 trainer_class=Trainer,
                 parser_class=Parser,
-                parser_kwargs={"allow_abbrev": False, "version": f"mrpc_lightning {__version__}"},
+                parser_kwargs={"allow_abbrev": False, "prog": "python -m mrpc_lightning"},
                 trainer_defaults=TRAINER_DEFAULTS,
                 save_config_callback=None,
                 seed_everything_default=42,

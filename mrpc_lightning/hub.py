@@ -7,8 +7,7 @@ import huggingface_hub
 from huggingface_hub import constants
 
 from mrpc_lightning.errors import InputError
-
-DEMO_COMMAND = "python -m mrpc_lightning fit --config configs/demo.yaml"
+from mrpc_lightning.usage import DEMO_COMMAND
 
 
 @functools.cache

@@ -2,21 +2,89 @@
 
 import difflib
 import re
-import sys
+import textwrap
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.hub import DEMO_COMMAND
+from mrpc_lightning.usage import DEMO_COMMAND, SUBCOMMANDS, raise_usage
 
+CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
+EVALUATED = {
+    "ckpt_path": f'What to use: {CKPT_PATH} Unset: "best". "none": an encoder that was fine-tuned elsewhere, as it is.',
+    "run": 'The run that "best" and "last" mean, such as version_3. Unset: the newest.',
+}
+# What a subcommand's help begins with: an example, and the flags that matter, explained for this command line.
+FIRST_FLAGS = {
+    "fit": (
+        "fit --config configs/mrpc.yaml --model.model_name FacebookAI/roberta-base",
+        {
+            "config": "A YAML file of flags. configs/mrpc.yaml has all that matter, with their meaning and default.",
+            "model.model_name": 'The encoder: a name on the Hugging Face Hub, a local folder, or "demo".',
+            "model.learning_rate": "Peak learning rate of AdamW.",
+            "data.batch_size": "Training pairs a process and step.",
+            "data.train_file": "Your training pairs: CSV, TSV, JSON lines or Parquet. Unset: MRPC, from the Hub.",
+            "data.validation_file": "Your validation pairs. Unset: a tenth of the training file is held out.",
+            "trainer.max_epochs": "Passes over the training pairs.",
+            "early_stopping.patience": "Validations without an improvement before training stops.",
+            "seed_everything": "Seed of the head's first weights, the order of pairs and dropout.",
+            "ckpt_path": f"Go on with a run that was stopped: {CKPT_PATH} Its last.ckpt is meant.",
+        },
+    ),
+    "validate": (
+        "validate --ckpt_path last",
+        {**EVALUATED, "data.validation_file": "Other pairs than the run's."},
+    ),
+    "test": (
+        "test --data.test_file labelled_pairs.csv",
+        {
+            **EVALUATED,
+            "data.test_file": "Labelled pairs to score. Unset: the run's validation split.",
+            "data.test_split": "The split to score: train, validation or test.",
+            "data.eval_batch_size": "Pairs a process and step; changes speed and memory alone.",
+        },
+    ),
+    "predict": (
+        "predict --data.predict_file new_pairs.csv",
+        {
+            **EVALUATED,
+            "data.predict_file": "The pairs, with or without labels. Unset: the run's test split.",
+            "data.eval_batch_size": "Pairs a process and step; changes speed and memory alone.",
+        },
+    ),
+    "export": ("export --to my-model", {"to": "The folder to make.", **EVALUATED}),
+}
 CONFIG_FLAGS = ("--config", "-c")
 
 
 class Parser(LightningArgumentParser):
     """Lightning's parser, whose errors are one line and name the flag that was probably meant."""
+
+    def format_help(self, *args: Any) -> str:
+        """Return the help: of a subcommand, first an example and the flags that matter, then all the rest."""
+        subcommand = (self.prog or "").split()[-1]
+        if subcommand not in FIRST_FLAGS:
+            return str(super().format_help(*args))
+        example, texts = FIRST_FLAGS[subcommand]
+        lines = []
+        for flag, text in texts.items():
+            action = self._option_string_actions[f"--{flag}"]
+            action.help = text
+            default = "" if action.default in (None, SUPPRESS) else f" (default: {action.default})"
+            lines += textwrap.wrap(
+                f"{'--' + flag:26}{text}{default}", 100, initial_indent="  ", subsequent_indent=" " * 28
+            )
+        everything = str(super().format_help(*args))
+        rest = everything[everything.index("\n\n") :].strip()  # the usage names every flag there is
+        return (
+            f"usage: python -m mrpc_lightning {subcommand} [--config FILE] [--flag value ...]\n\n"
+            f"{SUBCOMMANDS[subcommand].capitalize()}. For example:\n\n  python -m mrpc_lightning {example}\n\n"
+            "The flags that matter:\n\n" + "\n".join(lines) + f"\n\nAll flags, in groups:\n\n{rest}\n"
+        )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print an error and exit with code 2."""
@@ -49,9 +117,11 @@ def explain_parser_error(message: str, keys: list[str]) -> str:
             return f"--{key} {value[1]}: expected {', '.join(names[:-1])}{' or ' * (len(names) > 1)}{names[-1]}"
         return f"--{key}: {problem}"
     if text.startswith('expected "subcommand"'):
-        return f"say what to do: {', '.join(LightningCLI.subcommands())}; for example: {DEMO_COMMAND}"
+        return f"say what to do: {', '.join(SUBCOMMANDS)}; for example: {DEMO_COMMAND}"
     if "invalid choice" in text:
-        keys = list(LightningCLI.subcommands())
+        keys = list(SUBCOMMANDS)
+    if found := re.search(r"nrecognized arguments: ([^-\s]\S*)", text):
+        return f"{found[1]}: what does it belong to? A checkpoint or a run's folder goes after --ckpt_path"
     found = re.search(r"(?:arguments: -*|accept option '|invalid choice: ')([\w.]+)", text)
     word = found[1] if found else ""
     close = [key for key in keys if word and key.startswith(word)] or difflib.get_close_matches(word, keys, n=1)
@@ -91,9 +161,3 @@ def check_config_files(words: list[str]) -> None:
             raise InputError(f"--config {name}: not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise InputError(f"--config {name}: holds no keys")
-
-
-def raise_usage(message: str) -> NoReturn:
-    """Print an error in one line and exit with code 2."""
-    sys.stderr.write(f"error: {message}\n")
-    sys.exit(2)

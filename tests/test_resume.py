@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -96,3 +99,93 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
     assert differences(first, second) == []
     assert second["starts"] == 2
     assert curve(finished) == curve(RUN)
+
+
+@pytest.mark.parametrize("forgotten", ["random", "metrics", "position"])
+def test_the_comparison_fails_where_a_part_of_the_state_is_forgotten(
+    forgotten: str, finished: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop(["fit", *arguments, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"], monkeypatch, 3)
+    content = load(LAST)
+    if forgotten == "position":
+        content["MRPCDataModule"]["position"]["batches_done"] = 0
+    elif forgotten == "metrics":
+        for metric in content["processes"][0]["metrics"].values():
+            for value in metric.values():
+                value.zero_()
+    else:
+        torch.manual_seed(0)
+        content["processes"][0]["random"]["torch"] = torch.get_rng_state()
+    torch.save(content, LAST)
+    main(["fit", "--ckpt_path", str(RUN)])
+    changed = differences(load(finished / "checkpoints/last.ckpt"), load(LAST))
+    changed += [".curve"] * (curve(finished)["train_loss"] != curve(RUN)["train_loss"])
+    assert changed
+
+
+def start(words: list[str]) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "mrpc_lightning", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def kill_after_writes(process: "subprocess.Popen[str]", writes: int, delay: float) -> bool:
+    """Kill a process a moment after it has written last.ckpt so many times; return whether it was still running."""
+    newest = written(LAST)
+    while writes and process.poll() is None:
+        if written(LAST) != newest:
+            newest = written(LAST)
+            writes -= 1
+    time.sleep(delay)
+    process.kill()
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
+    workers: int, project: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    words = [
+        "fit",
+        *arguments,
+        "--trainer.max_epochs=24",
+        "--early_stopping.patience=24",
+        "--trainer.log_every_n_steps=1",
+        "--checkpoint_every=1",
+        f"--data.num_workers={workers}",
+    ]
+    process = start(words)
+    assert process.wait() == 0, process.stderr
+    kept = tmp_path_factory.mktemp("finished")
+    shutil.move("tb_logs", kept)
+
+    # Another seed and learning rate in the file that resuming is given: they must not matter.
+    Path("other.yaml").write_text("seed_everything: 7\nmodel:\n  learning_rate: 0.5\n")
+    moments = random.Random(workers)
+    kills = inside_writing = 0
+    command = words
+    while kills < 20:
+        process = start(command)
+        assert kill_after_writes(process, moments.randint(1, 5), moments.uniform(0, 0.03)), process.stderr
+        kills += 1
+        inside_writing += LAST.with_name("last.ckpt.tmp").exists()
+        LAST.with_name("last.ckpt.tmp").unlink(missing_ok=True)
+        assert load(LAST)["global_step"] > 0, "a checkpoint that was half written took the place of a whole one"
+        command = ["fit", "--config=other.yaml", f"--ckpt_path={RUN}"]
+    process = start(command)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert inside_writing > 0
+    assert load(LAST)["global_step"] == 24 * 8
+    for name in ("last", "best"):
+        path = f"checkpoints/{name}.ckpt"
+        assert differences(load(kept / RUN / path), load(RUN / path)) == []
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (kept / RUN, RUN))
+    assert differences(first, second) == []
+    assert second["starts"] == 21
+    assert curve(kept / RUN) == curve(RUN)
