@@ -122,7 +122,8 @@ class RunRecorder(Callback):
         print(f"run       {folder}\n", flush=True)
         write_text(folder / "config.yaml", self.config)
         assert data.tokenizer is not None
-        data.tokenizer.save_pretrained(folder / "tokenizer")
+        if self.resumed_step is None:
+            data.tokenizer.save_pretrained(folder / "tokenizer")
         for logger in trainer.loggers:
             if not isinstance(logger, TensorBoardLogger):
                 continue

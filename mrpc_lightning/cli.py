@@ -215,9 +215,8 @@ class CLI(LightningCLI):
             if wanted == "none" and self.subcommand != "fit":
                 self.model.load_finetuned()
             return
-        self.model = ParaphraseClassifier.load_from_checkpoint(
-            self.checkpoint, map_location="cpu", weights_only=True, **self.config[self.subcommand].model.as_dict()
-        )
+        values = self.config[self.subcommand].model.as_dict()
+        self.model = runs.load(ParaphraseClassifier, self.checkpoint, **values)
         self._check_length()
         if self.subcommand == "fit":
             config.ckpt_path = str(self.checkpoint)

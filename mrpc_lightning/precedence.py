@@ -26,6 +26,7 @@ MAY_CHANGE = {
     "checkpoint_every": "optimizer steps between two writes of last.ckpt",
     "data.eval_batch_size": "pairs a process and step in validation: no figure depends on it",
     "data.num_workers": "processes that make batches: their order does not depend on it",
+    "trainer.devices": "which devices are used; their number stays",
     "trainer.logger": "where curves go; the run's folder stays",
     "trainer.log_every_n_steps": "optimizer steps between two points of a curve",
     "trainer.enable_progress_bar": "what is shown",

@@ -5,13 +5,14 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from mrpc_lightning.errors import InputError
 
+Model = TypeVar("Model", bound=LightningModule)
 TRAIN_HINT = "python -m mrpc_lightning fit --config configs/mrpc.yaml trains one"
 
 
@@ -91,6 +92,24 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "encoder_config" not in content:
         raise InputError(f"--ckpt_path {checkpoint}: not a checkpoint of mrpc_lightning")
     return content
+
+
+def load(model_class: type[Model], checkpoint: Path, **values: Any) -> Model:
+    """Make a model with a checkpoint's weights.
+
+    Args:
+        model_class: The model's class.
+        checkpoint: The file.
+        values: Hyper-parameters that go before the checkpoint's.
+
+    Raises:
+        InputError: If the weights are not those of the model that the checkpoint says it is of.
+    """
+    try:
+        return model_class.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **values)
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[-1].strip()
+        raise InputError(f"--ckpt_path {checkpoint}: its weights do not fit its own configuration: {reason}") from error
 
 
 def recipe_to_resume(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run is set to where nothing else is said, what a machine decides, and which settings are refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,10 @@ def check_settings(config: Any) -> None:
         )
     if config.model_checkpoint.dirpath and not config.trainer.fast_dev_run:
         raise InputError("--model_checkpoint.dirpath: checkpoints lie in the run's folder; move that with the logger")
+    devices, cores = str(config.trainer.devices), os.cpu_count() or 1
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    if on_cpu and devices.isdigit() and int(devices) > cores:
+        raise InputError(f"--trainer.devices {devices}: this machine has {cores} cores, and a process needs one")
     if config.checkpoint_every is not None and config.checkpoint_every < 1:
         raise InputError(f"--checkpoint_every {config.checkpoint_every}: at least 1 optimizer step, or null")
     if config.trainer.accumulate_grad_batches < 1:

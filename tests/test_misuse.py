@@ -1,0 +1,309 @@
+"""What a person gets wrong: each answered in one line, with exit code 2, and with every file as it was."""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import fails, make_rows, write_csv
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+from mrpc_lightning import main
+
+FLAGS = [
+    "--model.learning_rate=1e-3",
+    "--data.train_file=train.csv",
+    "--data.validation_file=validation.csv",
+    "--data.max_length=48",
+    "--data.batch_size=8",
+    "--trainer.accelerator=cpu",
+]
+RESUME = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
+BEST, LAST = "tb_logs/mrpc/version_0/checkpoints/best.ckpt", "tb_logs/mrpc/version_0/checkpoints/last.ckpt"
+
+# name: (the words after those of a good `fit`, or another command; what the line says)
+BEFORE_A_RUN = {
+    "mistyped flag": (["fit", "--model.learning_rat=3"], "--model.learning_rat=3; did you mean --model.learning_rate?"),
+    "shortened flag": (["fit", "--trainer.max_ep=3"], "did you mean --trainer.max_epochs?"),
+    "mistyped subcommand": (["fti"], "did you mean fit?"),
+    "no subcommand": ([], "say what to do: fit, validate, test, predict, export; for example: .*demo.yaml"),
+    "no number": (["fit", "--model.learning_rate=fast"], "--model.learning_rate fast: expected float"),
+    "no whole number": (["fit", "--data.batch_size=1.5"], "--data.batch_size 1.5: expected int"),
+    "no split": (["fit", "--data.test_split=dev"], "--data.test_split dev: expected train, validation, test or null"),
+    "no precision": (["fit", "--trainer.precision=8"], "--trainer.precision 8: expected .*bf16-mixed.* or null"),
+    "linked flag": (["fit", "--data.model_name=x"], "must be given via .*model.model_name"),
+    "missing config": (["fit", "--config=nope.yaml"], "nope.yaml"),
+    "broken config": (["fit", "--config=broken.yaml"], "--config broken.yaml: not YAML: .*line 2"),
+    "empty config": (["fit", "--config=empty.yaml"], "--config empty.yaml: holds no keys"),
+    "config not UTF-8": (["fit", "--config", "latin.yaml"], "--config latin.yaml: not UTF-8"),
+    "column twice": (
+        ["fit", "--data.sentence1_column=label"],
+        "--data.sentence1_column label.*two of them are the same",
+    ),
+    "no model in a folder": (["fit", "--model.model_name=."], "--model.model_name .: the folder holds no model"),
+    "a file for a folder": (["fit", "--trainer.logger.save_dir=train.csv"], "train.csv/mrpc.*: Not a directory"),
+    "mistyped key": (["fit", "--config=typo.yaml"], "model.learning_rat'; did you mean --model.learning_rate?"),
+    "missing encoder": (["fit", "--model.model_name=./nope"], "--model.model_name ./nope: no such folder"),
+    "missing data folder": (["fit", "--data.data_dir=nope"], "--data.data_dir nope: no such folder"),
+    "missing file": (["fit", "--data.train_file=nope.csv"], "--data.train_file nope.csv: no such file"),
+    "unreachable Hub": (
+        ["fit", "--data.train_file", "null"],
+        "--data.dataset_name nyu-mll/glue: not in the cache, and .* cannot be reached; .*local folder.*demo.yaml",
+    ),
+    "endless run": (["fit", "--trainer.max_epochs=-1"], "--trainer.max_epochs"),
+    "long warmup": (["fit", "--model.warmup=1000"], "--model.warmup 1000: a run of 16 optimizer steps"),
+    "no such figure": (["fit", "--early_stopping.monitor=val_fl"], "--early_stopping.monitor val_fl: .*val_f1"),
+    "the worst is kept": (
+        ["fit", "--model_checkpoint.monitor=val_loss"],
+        "--model_checkpoint.mode max: would keep the worst",
+    ),
+    "no accumulation": (["fit", "--trainer.accumulate_grad_batches=0"], "--trainer.accumulate_grad_batches 0"),
+    "no such strategy": (["fit", "--trainer.strategy=foo"], "trainer or callback value does not do: .*foo"),
+    "no such device": (["fit", "--trainer.accelerator=foo"], "trainer or callback value does not do: .*foo"),
+    "too long for the encoder": (["fit", "--data.max_length=65"], "--data.max_length 65: .* takes 64 tokens at most"),
+    "unknown subcommand": (["train"], "train: no such subcommand; choose from fit, validate, test, predict, export"),
+    "a word too many": (["test", "tb_logs/x"], "tb_logs/x: what does it belong to?.*--ckpt_path"),
+    "no such logger": (["fit", "--trainer.logger=Foo"], "--trainer.logger Foo: expected bool, null or a class path"),
+    "no GPU": (["fit", "--trainer.accelerator=gpu"], "value does not do: No supported gpu backend found"),
+    "more processes than cores": (["fit", "--trainer.devices=999"], "--trainer.devices 999: this machine has"),
+    "no steps between writes": (["fit", "--checkpoint_every=0"], "--checkpoint_every 0: at least 1 optimizer step"),
+    "loading that runs code": (["test", "--weights_only=false"], "nrecognized arguments: --weights_only"),
+    "no folder can be made": (["fit", "--trainer.logger.save_dir=/sys/x"], "/sys/x.*: (Operation not|Permission)"),
+    "a bad configuration of a run": (["fit", "--model.label_names=[same]"], "--model.label_names .*give two names"),
+    "resuming nothing": (["fit", "--ckpt_path=last"], "--ckpt_path last: no run in tb_logs has one; python -m"),
+    "a run of no name": (["test", "--run=version_7"], "--run version_7: no such run in tb_logs, only none at all"),
+    "scoring a fresh head": (
+        ["test", "--ckpt_path=none", "--model.model_name=headless", "--data.test_file=validation.csv"],
+        "--model.model_name headless: has no trained head for two classes",
+    ),
+    "scoring a head for three": (
+        ["test", "--ckpt_path=none", "--model.model_name=three", "--data.test_file=validation.csv"],
+        "--model.label_names .*the head's classes are .*only heads for two classes",
+    ),
+    "nothing trained": (["test"], "--ckpt_path best: no run in tb_logs has one; python -m mrpc_lightning fit"),
+    "no such checkpoint": (["test", "--ckpt_path=nope"], "--ckpt_path nope: no nope"),
+    "not a checkpoint": (["test", "--ckpt_path=train.csv"], "--ckpt_path train.csv: not a readable checkpoint"),
+}
+
+# name: (what is done to a finished run's folder, the command, what the line says)
+AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
+    "cut short": (lambda: cut(BEST), ["test"], "best.ckpt: not a readable checkpoint; it is damaged or cut short"),
+    "empty": (lambda: Path(BEST).write_bytes(b""), ["test"], "best.ckpt: not a readable checkpoint"),
+    "no checkpoint at all": (
+        lambda: Path(BEST).write_text("hello"),
+        ["predict"],
+        "best.ckpt: holds something other than weights|not a readable",
+    ),
+    "another project's": (lambda: torch.save({"state_dict": {}}, BEST), ["test"], "not a checkpoint of mrpc_lightning"),
+    "a bomb": (lambda: torch.save({"encoder_config": Bomb()}, BEST), ["test"], "nothing of it was run"),
+    "a bomb to resume": (lambda: torch.save({"encoder_config": Bomb()}, LAST), ["fit", "--ckpt_path=last"], "nothing"),
+    "cut short, to resume": (lambda: cut(LAST), ["fit", "--ckpt_path=last"], "last.ckpt: not a readable checkpoint"),
+    "weights alone, to resume": (
+        lambda: None,
+        ["fit", f"--ckpt_path={BEST}"],
+        "best.ckpt: holds weights alone.*last.ckpt is the one to go on from",
+    ),
+    "without its recipe": (
+        lambda: leave_out("recipe"),
+        ["fit", "--ckpt_path=last"],
+        "of an older version, which cannot",
+    ),
+    "weights of another shape": (lambda: reshape(), ["test"], "best.ckpt: its weights do not fit .*size mismatch"),
+    "weights missing": (lambda: leave_out_weights(), ["test"], "best.ckpt: its weights do not fit .*Missing key"),
+    "another run's name": (lambda: None, ["test", "--run=version_7"], "no such run in tb_logs, only mrpc/version_0"),
+    "a name of two": (
+        lambda: shutil.copytree("tb_logs/mrpc", "tb_logs/other"),
+        ["test", "--run=version_0"],
+        "several runs have that name: tb_logs/mrpc/version_0, tb_logs/other/version_0",
+    ),
+    "a name and a file": (
+        lambda: None,
+        ["test", "--run=version_0", f"--ckpt_path={BEST}"],
+        "goes with --ckpt_path best",
+    ),
+    "a folder without": (
+        lambda: Path("empty").mkdir(),
+        ["test", "--ckpt_path=empty"],
+        "no empty/checkpoints/best.ckpt",
+    ),
+    "another encoder": (lambda: None, ["test", "--model.model_name=demo"], "--model.model_name: .*was trained with"),
+    "other labels": (lambda: None, ["test", "--model.label_names=[a,b]"], "--model.label_names: .*was trained with"),
+    "a finished run": (
+        lambda: None,
+        ["fit", "--ckpt_path=last"],
+        "has trained for 1 epochs; raise --trainer.max_epochs",
+    ),
+    "another seed": (
+        lambda: None,
+        [*RESUME, "--seed_everything=7"],
+        "--seed_everything 7: the run was started with 42",
+    ),
+    "another learning rate": (
+        lambda: None,
+        [*RESUME, "--model.learning_rate=1e-5"],
+        "--model.learning_rate 1e-05: the",
+    ),
+    "another batch size": (
+        lambda: None,
+        [*RESUME, "--data.batch_size=4"],
+        "--data.batch_size 4: the run was .* with 8",
+    ),
+    "other pairs": (lambda: None, [*RESUME, "--data.train_file=validation.csv"], "--data.train_file .*validation.csv"),
+    "another precision": (
+        lambda: None,
+        [*RESUME, "--trainer.precision=bf16-mixed"],
+        '--trainer.precision "bf16-mixed"',
+    ),
+    "other processes": (
+        lambda: None,
+        [*RESUME, "--trainer.devices=2"],
+        "--trainer.devices: the run is on 1 processes",
+    ),
+    "a trial of a resumed run": (
+        lambda: None,
+        [*RESUME, "--trainer.fast_dev_run=true"],
+        "--trainer.fast_dev_run: tries",
+    ),
+    "pairs that went away": (lambda: Path("train.csv").unlink(), RESUME, "--data.train_file train.csv: no such file"),
+    "a folder that is full": (
+        lambda: fill_disk(),
+        RESUME,
+        "last.ckpt: the checkpoint cannot be written: No space left",
+    ),
+    "exporting over files": (lambda: None, ["export", "--to=tb_logs"], "--to tb_logs: is there already and not empty"),
+    "exporting onto a file": (lambda: None, ["export", "--to=train.csv"], "--to train.csv: is there already"),
+    "exporting nowhere": (lambda: None, ["export"], "--to.*required|required.*to"),
+    "no file to predict": (
+        lambda: None,
+        ["predict", "--data.predict_file=x.csv"],
+        "--data.predict_file x.csv: no such",
+    ),
+    "hidden labels": (
+        lambda: write_csv(Path("hidden.csv"), [(a, b, -1) for a, b, _ in make_rows(10)]),
+        ["test", "--data.test_file=hidden.csv"],
+        "hidden.csv, line 2: the label is -1, which means hidden",
+    ),
+    "a new run in an old folder": (
+        lambda: None,
+        ["fit", "--config=tb_logs/mrpc/version_0/config.yaml", "--trainer.logger.version=version_0"],
+        "tb_logs/mrpc/version_0: holds a run already; --ckpt_path",
+    ),
+    "a stranger's code": (
+        lambda: plant_class(),
+        RESUME,
+        "the run used my_code.Callback for trainer.callbacks; .*--config tb_logs/mrpc/version_0/config.yaml",
+    ),
+}
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("exploded",)
+
+
+def cut(name: str) -> None:
+    content = Path(name).read_bytes()
+    Path(name).write_bytes(content[: len(content) // 2])
+
+
+def change(name: str, edit: Callable[[dict[str, Any]], object]) -> None:
+    content = torch.load(name, weights_only=True)
+    edit(content)
+    torch.save(content, name)
+
+
+def leave_out(key: str) -> None:
+    change(LAST, lambda content: content.pop(key))
+
+
+def reshape() -> None:
+    change(BEST, lambda content: content["state_dict"].update({"model.classifier.weight": torch.zeros(3, 32)}))
+
+
+def leave_out_weights() -> None:
+    change(BEST, lambda content: content["state_dict"].pop("model.classifier.weight"))
+
+
+def plant_class() -> None:
+    change(LAST, lambda content: content["recipe"]["trainer"].update(callbacks=[{"class_path": "my_code.Callback"}]))
+
+
+def fill_disk() -> None:
+    """Let the next checkpoint be written to a device that is always full."""
+    Path(f"{LAST}.tmp").symlink_to("/dev/full")
+
+
+@pytest.fixture(scope="session")
+def run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project that has trained for one epoch."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_csv(folder / "train.csv", make_rows(60))
+        write_csv(folder / "validation.csv", make_rows(25, seed=1))
+        main(["fit", *FLAGS, f"--model.model_name={encoder}", "--trainer.max_epochs=1"])
+    return folder
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+@pytest.mark.parametrize("case", BEFORE_A_RUN)
+def test_a_bad_command_is_one_line_with_exit_code_2(
+    case: str, project: Path, arguments: list[str], encoder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if case == "no GPU" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    if case == "no folder can be made" and sys.platform != "linux":
+        pytest.skip("/sys is Linux's")
+    Path("broken.yaml").write_text("model: [\n")
+    Path("empty.yaml").write_text("")
+    Path("latin.yaml").write_bytes(b"# caf\xe9\nseed_everything: 1\n")
+    Path("typo.yaml").write_text("model:\n  learning_rat: 3\n")
+    shutil.copytree(encoder, "three")
+    three = BertForSequenceClassification(BertConfig.from_pretrained(encoder, num_labels=3))
+    three.save_pretrained("three")
+    shutil.copytree(encoder, "headless")
+    BertModel(BertConfig.from_pretrained(encoder)).save_pretrained("headless")
+    words, message = BEFORE_A_RUN[case]
+    if words[:1] == ["fit"]:
+        words = ["fit", *arguments, *words[1:]]
+    if case == "missing data folder":
+        words = [word for word in words if "train_file" not in word]
+    before = contents(project)
+    assert re.search(message, fails(capsys, words))
+    assert contents(project).items() >= before.items()
+    assert not Path("tb_logs").exists() or case in ("endless run", "long warmup")  # known once there is a Trainer
+
+
+@pytest.mark.parametrize("case", AFTER_A_RUN)
+def test_a_bad_command_about_a_run_is_one_line_and_loses_nothing(
+    case: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if case == "a folder that is full" and not Path("/dev/full").exists():
+        pytest.skip("/dev/full is Linux's")
+    project = tmp_path / "project"
+    shutil.copytree(run, project)
+    monkeypatch.chdir(project)
+    prepare, words, message = AFTER_A_RUN[case]
+    prepare()
+    before = contents(project)
+    assert re.search(message, fails(capsys, words))
+    after = contents(project)
+    # A resumed run writes config.yaml, with what was changed.
+    assert {path for path, content in before.items() if after.get(path) != content} <= {
+        project / "tb_logs/mrpc/version_0/config.yaml"
+    }
+    assert not Path("exploded").exists()
+
+
+def test_there_are_at_least_forty_of_them() -> None:
+    assert len(BEFORE_A_RUN) + len(AFTER_A_RUN) >= 40
