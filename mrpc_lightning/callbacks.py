@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
@@ -57,12 +56,12 @@ class RunRecorder(Callback):
     """Say what a run is about to do, keep what it needs later, and measure how fast it trains.
 
     Args:
-        config: The text of `config.yaml`.
         resumed_step: Optimizer steps that a resumed run has done; None for a new run.
     """
 
-    def __init__(self, config: str, resumed_step: int | None) -> None:
-        self.config, self.resumed_step = config, resumed_step
+    def __init__(self, resumed_step: int | None) -> None:
+        self.resumed_step = resumed_step
+        self.config = ""  # the text of config.yaml
         self.wall_seconds = 0.0
         self.training_seconds = 0.0
         self.trained_pairs = 0
@@ -173,22 +172,6 @@ class RunRecorder(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of the run."""
         self.wall_seconds += time.perf_counter() - self._start
-
-
-class EpochBar(TQDMProgressBar):
-    """A bar that leaves nothing behind: the lines that stay are the epochs' figures."""
-
-    def init_train_tqdm(self) -> Tqdm:
-        """Make the bar of training."""
-        bar = super().init_train_tqdm()
-        bar.leave = False
-        return bar
-
-    def init_test_tqdm(self) -> Tqdm:
-        """Make the bar of scoring."""
-        bar = super().init_test_tqdm()
-        bar.leave = False
-        return bar
 
 
 class PredictionWriter(BasePredictionWriter):

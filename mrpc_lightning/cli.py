@@ -1,24 +1,20 @@
-import logging
 import os
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch import Trainer as LightningTrainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from mrpc_lightning import closing, provenance, runs
-from mrpc_lightning.callbacks import EpochBar, PredictionWriter, RunRecorder
-from mrpc_lightning.checkpoints import AtomicCheckpointIO, FiniteLoss, LastCheckpoint
+from mrpc_lightning import closing, runs
+from mrpc_lightning.callbacks import PredictionWriter, RunRecorder
+from mrpc_lightning.checkpoints import FiniteLoss, LastCheckpoint
+from mrpc_lightning.console import quieten, say
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError, Stopped
-from mrpc_lightning.export import check_folder, export
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.parser import Parser, check_config_files, split_config_files
 from mrpc_lightning.precedence import LINKED, NOT_OF_A_RUN, Precedence, checkpoint_values
@@ -28,31 +24,13 @@ from mrpc_lightning.settings import (
     LOGS,
     TRAINER_DEFAULTS,
     check_settings,
-    choose_precision,
     logs_folder,
     pin_logger,
 )
 from mrpc_lightning.signals import StopRequest, slurm_job, stopping_at_once
 from mrpc_lightning.tokenization import load_tokenizer
+from mrpc_lightning.trainer import Trainer, check_folder, chosen_by_machine, keep_recipe
 from mrpc_lightning.usage import answer_at_once, raise_usage
-
-
-class Trainer(LightningTrainer):
-    """Lightning's Trainer: how, how long and on what to compute."""
-
-    def export(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None, to: str) -> None:
-        """Write a model folder for transformers.
-
-        Args:
-            model: The model, with its weights.
-            datamodule: The data, with its tokenizer.
-            ckpt_path: Taken care of before.
-            to: The folder to make: `AutoModelForSequenceClassification` and `AutoTokenizer` load it.
-        """
-        assert isinstance(model, ParaphraseClassifier) and isinstance(datamodule, MRPCDataModule)
-        assert datamodule.tokenizer is not None
-        if self.is_global_zero:
-            export(model, datamodule.tokenizer, Path(to))
 
 
 class CLI(LightningCLI):
@@ -66,7 +44,7 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the subcommands, and the arguments of the Trainer's methods that are no flags."""
-        # Nobody may ask for a checkpoint whose loading runs code.
+        # No flag asks for a checkpoint whose loading runs code.
         skipped = {name: {*names, "weights_only"} for name, names in LightningCLI.subcommands().items()}
         return {**skipped, "export": {"model", "datamodule"}}
 
@@ -157,42 +135,22 @@ class CLI(LightningCLI):
         elif config.trainer.logger is False and config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(runs.next_folder(Path(LOGS) / "unlogged"))
 
-    def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make the Trainer, with what depends on the machine: it is not written into config.yaml."""
-        config = self.config_init[self.subcommand].trainer
-        if config.precision is None and not config.plugins:
-            kwargs["precision"] = choose_precision(config.accelerator)
-        callbacks = (
-            config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] * bool(config.callbacks)
-        )
-        bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
-        if config.enable_progress_bar is None and not bars:
-            kwargs["enable_progress_bar"] = sys.stdout.isatty()
-        if kwargs.get("enable_progress_bar", config.enable_progress_bar) and not bars:
-            callbacks = [*callbacks, EpochBar()]
+        config = self.config_init[self.subcommand]
+        kwargs |= chosen_by_machine(config.trainer)
         if self.subcommand != "fit":
-            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        recorder = RunRecorder("", None if self.checkpoint is None else self.content["global_step"])
-        callbacks += [recorder, FiniteLoss()]
-        if not config.fast_dev_run:
-            every = self.config[self.subcommand].checkpoint_every
-            callbacks.append(LastCheckpoint(every, StopRequest()))
-        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        if config.fast_dev_run:  # Lightning writes a checkpoint even so
-            trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]  # Lightning sets it
-        about = provenance.describe(trainer)
-        header = "".join(f"# {name}: {value}\n" for name, value in about.items())
-        recorder.config = f"{header}{yaml.safe_dump(self.recipe, sort_keys=False)}"
-        # The precision that was chosen is the run's, wherever it goes on.
-        recipe = {**self.recipe, "trainer": {**self.recipe["trainer"], "precision": about["precision"]}}
-        if self.checkpoint is not None and self.content["world_size"] != trainer.world_size:
-            raise InputError(
-                f"--trainer.devices: the run is on {self.content['world_size']} processes and these are "
-                f"{trainer.world_size}; its order of batches needs the same number"
-            )
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO(
-            {"recipe": recipe, "made_with": about, "world_size": trainer.world_size, "slurm_job": slurm_job()}
-        )
+            return super().instantiate_trainer(**kwargs)
+        recorder = RunRecorder(None if self.checkpoint is None else self.content["global_step"])
+        kwargs["callbacks"] += [recorder, FiniteLoss()]
+        if not config.trainer.fast_dev_run:
+            kwargs["callbacks"].append(LastCheckpoint(config.checkpoint_every, StopRequest()))
+        trainer: Any = super().instantiate_trainer(**kwargs)
+        if config.trainer.fast_dev_run:  # Lightning writes a checkpoint even so
+            trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
+        if self.checkpoint is not None:
+            runs.check_processes(self.content, trainer)
+        recorder.config = keep_recipe(trainer, self.recipe)
         return trainer
 
     def instantiate_classes(self) -> None:
@@ -225,8 +183,8 @@ class CLI(LightningCLI):
         if not self.datamodule.tokenizer_files and folder.is_dir():  # of an older version
             self.datamodule.tokenizer = load_tokenizer(str(folder), None, f"--ckpt_path {self.checkpoint}")
         for note in self.notes:
-            closing.say(self.trainer, note)
-        closing.say(self.trainer, f"loaded    {runs.describe(self.checkpoint, self.content)}")
+            say(self.trainer, note)
+        say(self.trainer, f"loaded    {runs.describe(self.checkpoint, self.content)}")
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run, and where a signal ends it at once, say what is left.
@@ -253,10 +211,6 @@ class CLI(LightningCLI):
         self.model.setup("fit")
         self._check_length()
 
-    def before_export(self) -> None:
-        """Have the tokenizer at hand."""
-        self.datamodule.load_tokenizer()
-
     def _check_length(self) -> None:
         positions = getattr(self.model.model.config, "max_position_embeddings", None)
         length = self.datamodule.hparams["max_length"]
@@ -269,11 +223,6 @@ class CLI(LightningCLI):
         if self.checkpoint is not None:
             return runs.run_folder(self.checkpoint)
         return Path(LOGS) / "pretrained" / str(self.model.hparams["model_name"]).strip("./").replace("/", "--")
-
-    @property
-    def weights(self) -> str:
-        """What is evaluated."""
-        return str(self.checkpoint or self.model.hparams["model_name"])
 
     def after_fit(self) -> None:
         """Score the best checkpoint on the validation split, and close with a table."""
@@ -298,38 +247,24 @@ class CLI(LightningCLI):
         """Say where the predictions are."""
         if not self._only_a_trial():
             pairs = len(self.datamodule.pairs["predict"])
-            closing.say(self.trainer, f"\n{pairs:,} pairs predicted: {self.folder / 'predictions.csv'}")
+            say(self.trainer, f"\n{pairs:,} pairs predicted: {self.folder / 'predictions.csv'}")
 
     def after_export(self) -> None:
         """Say how to use the folder."""
         folder = self.config[self.subcommand].to
-        closing.say(self.trainer, f'exported  {folder}; use it with pipeline("text-classification", model="{folder}")')
+        say(self.trainer, f'exported  {folder}; use it with pipeline("text-classification", model="{folder}")')
 
     def _close(self, stage: str, split: str) -> None:
         if not self._only_a_trial():
             path = self.folder / f"{self.subcommand}_metrics.json"
-            closing.evaluation(self.trainer, self.model, self.datamodule, stage, split, self.weights, path)
+            weights = str(self.checkpoint or self.model.hparams["model_name"])
+            closing.evaluation(self.trainer, self.model, self.datamodule, stage, split, weights, path)
 
     def _only_a_trial(self) -> bool:
         if self.trainer.fast_dev_run:
             text = "\nfast_dev_run: everything ran on a batch or so; nothing was saved, and no figure means anything"
-            closing.say(self.trainer, text)
+            say(self.trainer, text)
         return bool(self.trainer.fast_dev_run)
-
-
-def quieten() -> None:
-    """Silence what a person can do nothing about; warnings that name something to do stay."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    for message in (
-        ".*LeafSpec.*is deprecated",  # Lightning's own business
-        ".*smaller than the logging interval",  # each epoch has its point all the same
-        ".*does not have many workers",  # pairs are tokenized beforehand: workers would only cost time
-        "Checkpoint directory .* exists and is not empty",
-        ".*your dataloader is not resumable",  # it is, by the data module's state
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def main(args: list[str] | None = None) -> CLI:

@@ -9,14 +9,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from mrpc_lightning import checks, provenance, results, runs
 from mrpc_lightning.callbacks import RunRecorder, log_hyperparameters
+from mrpc_lightning.console import say
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.model import ParaphraseClassifier
-
-
-def say(trainer: Trainer, text: str) -> None:
-    """Print on one process."""
-    if trainer.is_global_zero:
-        print(text, flush=True)
 
 
 def report(

@@ -154,6 +154,19 @@ def check_unfinished(checkpoint: Path, content: Mapping[str, Any], config: Any) 
         )
 
 
+def check_processes(content: Mapping[str, Any], trainer: Trainer) -> None:
+    """See to it that a run goes on with as many processes as it began with.
+
+    Raises:
+        InputError: If it does not.
+    """
+    if content["world_size"] != trainer.world_size:
+        raise InputError(
+            f"--trainer.devices: the run is on {content['world_size']} processes and these are {trainer.world_size}; "
+            "its order of batches needs the same number"
+        )
+
+
 def requeued(logs: Path, job: str | None) -> str | None:
     """Return the checkpoint that a SLURM job left behind before it was put back into the queue."""
     if job is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):

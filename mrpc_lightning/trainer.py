@@ -1,0 +1,90 @@
+"""Lightning's Trainer, with what this project adds to it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Trainer as LightningTrainer
+from lightning.pytorch.callbacks import ProgressBar
+
+from mrpc_lightning import provenance
+from mrpc_lightning.checkpoints import AtomicCheckpointIO
+from mrpc_lightning.console import EpochBar
+from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.settings import choose_precision
+from mrpc_lightning.signals import slurm_job
+
+
+class Trainer(LightningTrainer):
+    """Lightning's Trainer: how, how long and on what to compute."""
+
+    callbacks: list[Any]  # Lightning sets it where a type checker does not look
+
+    def export(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None, to: str) -> None:
+        """Write a model folder for transformers.
+
+        Args:
+            model: The model, with its weights.
+            datamodule: The data, with its tokenizer.
+            ckpt_path: Taken care of before.
+            to: The folder to make: `AutoModelForSequenceClassification` and `AutoTokenizer` load it.
+        """
+        assert isinstance(model, ParaphraseClassifier) and isinstance(datamodule, MRPCDataModule)
+        if self.is_global_zero:
+            assert model.model is not None
+            model.model.save_pretrained(to)
+            datamodule.load_tokenizer().save_pretrained(to)
+
+
+def chosen_by_machine(config: Any) -> dict[str, Any]:
+    """Choose the precision and whether to show a progress bar, where nothing was said.
+
+    Args:
+        config: The Trainer's configuration, with its callbacks made.
+
+    Returns:
+        Arguments of the Trainer.
+    """
+    chosen: dict[str, Any] = {}
+    if config.precision is None and not config.plugins:
+        chosen["precision"] = choose_precision(config.accelerator)
+    callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] * bool(config.callbacks)
+    bar = config.enable_progress_bar
+    if not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        chosen["enable_progress_bar"] = bar = sys.stdout.isatty() if bar is None else bar
+        callbacks = [*callbacks, EpochBar()] if bar else callbacks
+    return {**chosen, "callbacks": [*callbacks]}
+
+
+def keep_recipe(trainer: Trainer, recipe: dict[str, Any]) -> str:
+    """Have a run's recipe written into its checkpoints.
+
+    Args:
+        trainer: The run's Trainer.
+        recipe: The configuration of `fit`.
+
+    Returns:
+        The text of config.yaml: the recipe, and what the run is made with.
+    """
+    about = provenance.describe(trainer)
+    # The precision that was chosen is the run's, wherever it goes on; config.yaml leaves it to the machine.
+    resolved = {**recipe, "trainer": {**recipe["trainer"], "precision": about["precision"]}}
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO(
+        {"recipe": resolved, "made_with": about, "world_size": trainer.world_size, "slurm_job": slurm_job()}
+    )
+    header = "".join(f"# {name}: {value}\n" for name, value in about.items())
+    return f"{header}{yaml.safe_dump(recipe, sort_keys=False)}"
+
+
+def check_folder(folder: Path) -> None:
+    """See to it that an export writes over nothing.
+
+    Raises:
+        InputError: If the folder holds something, or cannot be made.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--to {folder}: is there already and not empty; give a new folder")
