@@ -206,7 +206,8 @@ class PredictionWriter(BasePredictionWriter):
         data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
         names = pl_module.hparams["label_names"]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", encoding="utf-8", newline="") as file:
+        temporary = self.path.with_name(f"{self.path.name}.tmp")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["idx", "sentence1", "sentence2", "prediction", *(f"probability_{name}" for name in names)])
             for row, values in found:
@@ -215,3 +216,4 @@ class PredictionWriter(BasePredictionWriter):
                 writer.writerow(
                     [pair["idx"], pair["sentence1"], pair["sentence2"], label, *(f"{v:.6f}" for v in values)]
                 )
+        temporary.replace(self.path)

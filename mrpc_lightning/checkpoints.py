@@ -105,14 +105,22 @@ class LastCheckpoint(Callback):
         signum = self.stop_request.agreed(trainer) if together else 0
         if (signum or self._is_due(trainer, batch_idx)) and trainer.global_step != self._saved_step:
             self.save(trainer)
+        if signum and trainer.global_step == 0:
+            raise Stopped(signum, "stopped before the first optimizer step: there is nothing to go on from")
         if signum:
-            self._stop(trainer, signum, f"stopped after optimizer step {trainer.global_step:,}")
+            what = f"stopped after optimizer step {trainer.global_step:,}"
+            if trainer.is_global_zero:
+                what += self.stop_request.requeue(signum)
+            raise Stopped(signum, how_to_resume(what, run_dir(trainer)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write at the end."""
         self.save(trainer)
         if signum := self.stop_request.agreed(trainer):
-            self._stop(trainer, signum, "stopped at the end of training")
+            folder = run_dir(trainer)
+            raise Stopped(
+                signum, f"training is done; score it with:\n  python -m mrpc_lightning test --ckpt_path {folder}"
+            )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what each process has of its own."""
@@ -156,12 +164,6 @@ class LastCheckpoint(Callback):
             return False
         waited, least = time.perf_counter() - self._saved_at, LEAST_SECONDS if batch_idx else 0.0
         return bool(trainer.strategy.broadcast(waited > max(least, self._seconds / SHARE_OF_TIME)))
-
-    def _stop(self, trainer: Trainer, signum: int, message: str) -> None:
-        folder = run_dir(trainer)
-        if trainer.is_global_zero:
-            message += self.stop_request.requeue(signum)
-        raise Stopped(signum, how_to_resume(message, folder))
 
 
 class FiniteLoss(Callback):

@@ -8,12 +8,13 @@ from mrpc_lightning.data import MRPCDataModule
 EXAMPLES = 3
 
 
-def of_figures(figures: Mapping[str, float | int], label_names: list[str]) -> list[str]:
-    """Warn of a model that has learned nothing.
+def of_figures(figures: Mapping[str, float | int], label_names: list[str], pairs: int) -> list[str]:
+    """Warn of a model that has learned nothing, and of figures of a part of the pairs.
 
     Args:
         figures: What `results.collect` returned.
         label_names: Names of the negative and of the positive class.
+        pairs: Pairs of the whole split.
     """
     predicted = (
         figures["true_negatives"] + figures["false_negatives"],
@@ -28,6 +29,8 @@ def of_figures(figures: Mapping[str, float | int], label_names: list[str]) -> li
         )
     if all(abs(figures[name] - figures[f"baseline_{name}"]) < 1e-6 for name in ("accuracy", "f1")):
         warnings.append(f'the figures are the baseline\'s, those of always answering "{label_names[1]}"')
+    if figures["pairs"] < pairs:
+        warnings.append(f"only {figures['pairs']:,} of {pairs:,} pairs were scored, as --trainer.limit_* says")
     return warnings
 
 

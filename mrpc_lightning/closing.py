@@ -20,6 +20,7 @@ def report(
     stage: str,
     title: str,
     path: Path,
+    pairs: int,
     warnings: list[str],
     **about: Any,
 ) -> dict[str, float | int]:
@@ -31,6 +32,7 @@ def report(
         stage: "val" or "test": what the logged names start with.
         title: What was scored.
         path: The JSON file.
+        pairs: Pairs of the whole split.
         warnings: What to warn of beside what the figures themselves show.
         about: What else goes into the file.
 
@@ -39,7 +41,7 @@ def report(
     """
     figures = results.collect(trainer.callback_metrics, stage)
     names = model.hparams["label_names"]
-    warnings = [*checks.of_figures(figures, names), *warnings]
+    warnings = [*checks.of_figures(figures, names, pairs), *warnings]
     if trainer.is_global_zero:
         results.write(path, {**figures, **about, "warnings": warnings})
     say(trainer, "\n" + results.table(figures, title, names[1]))
@@ -78,6 +80,7 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
         "test",
         f"best checkpoint (epoch {epoch})",
         folder / "metrics.json",
+        len(data.pairs["validation"]),
         warnings,
         split="validation",
         source=data.source("validation"),
@@ -128,5 +131,5 @@ def evaluation(
     say(trainer, f"\n{split} split of {source}, {len(data.pairs[split]):,} pairs")
     warnings, details = checks.of_pairs(data)
     about = {"split": split, "source": source, "checkpoint": weights, **details, **provenance.describe(trainer)}
-    report(trainer, model, stage, "this checkpoint", path, warnings, **about)
+    report(trainer, model, stage, "this checkpoint", path, len(data.pairs[split]), warnings, **about)
     say(trainer, f"also in {path}")

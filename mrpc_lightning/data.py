@@ -13,6 +13,7 @@ from mrpc_lightning import demo, sources
 from mrpc_lightning.batching import TrainingBatches
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.files import Table, read_file
+from mrpc_lightning.signals import ignore_signals
 from mrpc_lightning.tokenization import load_tokenizer, pack, tokenize, unpack
 
 Split = Literal["train", "validation", "test"]
@@ -269,6 +270,7 @@ class MRPCDataModule(LightningDataModule):
             collate_fn=DataCollatorWithPadding(self.tokenizer),
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # making an iterator draws a number: not from the one that dropout uses
             **options,
         )

@@ -18,6 +18,14 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.optim import linear_schedule, parameter_groups
 
 FIGURES = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
+# What can make transformers fetch code or compute otherwise than in float32: nothing that a checkpoint may decide.
+NAMES_CODE = (
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "quantization_config",
+)
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
@@ -104,9 +112,11 @@ class ParaphraseClassifier(LightningModule):
         """Make the encoder from the checkpoint's configuration, without a network."""
         self.saved_figures = dict(checkpoint.get("figures", {}))
         if self.model is None:
-            values = dict(checkpoint["encoder_config"])
+            values = {key: value for key, value in checkpoint["encoder_config"].items() if key not in NAMES_CODE}
             config = AutoConfig.for_model(values.pop("model_type"), **values)
-            self.model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            self.model = AutoModelForSequenceClassification.from_config(
+                config, dtype=torch.float32, trust_remote_code=False
+            )
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the logits, of shape (batch, 2), of token tensors of shape (batch, tokens)."""

@@ -1,5 +1,6 @@
 """A run's folder: `checkpoints/best.ckpt` and `last.ckpt`, `config.yaml`, `metrics.json`, `tokenizer/`, the curves."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -52,7 +53,10 @@ def find_checkpoint(ckpt_path: str, logs: Path, name: str | None = None, kind: s
     path = Path(ckpt_path)
     if path.is_dir():
         metrics = path / "metrics.json"  # says which one is the best, should it have another name
-        best = json.loads(metrics.read_text())["checkpoint"] if metrics.is_file() else "checkpoints/best.ckpt"
+        best = "checkpoints/best.ckpt"
+        if metrics.is_file():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                best = str(json.loads(metrics.read_text(encoding="utf-8"))["checkpoint"])
         path = path / (best if kind == "best" else "checkpoints/last.ckpt")
     if not path.is_file():
         raise InputError(f"--ckpt_path {ckpt_path}: no {path}; give best, last, a run's folder or a checkpoint file")
@@ -107,7 +111,9 @@ def load(model_class: type[Model], checkpoint: Path, **values: Any) -> Model:
     """
     try:
         return model_class.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **values)
-    except RuntimeError as error:
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[-1].strip()
         raise InputError(f"--ckpt_path {checkpoint}: its weights do not fit its own configuration: {reason}") from error
 
@@ -124,6 +130,10 @@ def recipe_to_resume(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, 
         )
     if "recipe" not in content or "processes" not in content:
         raise InputError(f"--ckpt_path {checkpoint}: of an older version, which cannot be resumed; it can be scored")
+    if checkpoint.parent.name != "checkpoints":
+        raise InputError(
+            f"--ckpt_path {checkpoint}: a run goes on in its own folder: put the file back as RUN/checkpoints/last.ckpt"
+        )
     recipe: dict[str, Any] = content["recipe"]
     return recipe
 

@@ -5,7 +5,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    disable_progress_bars,
+    load_dataset,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetsError
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -28,6 +37,7 @@ def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
     if dataset_name == demo.NAME:
         return {split: read_file(demo.FOLDER / f"{split}.csv", "dataset_name") for split in ("train", "validation")}
     hub.use_cache_if_unreachable()
+    disable_progress_bars()  # of unpacking: it takes a moment
     try:
         splits = load_dataset(dataset_name, dataset_config)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:

@@ -8,6 +8,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import ProgressBar
+from transformers.utils.logging import disable_progress_bar
 
 from mrpc_lightning import provenance
 from mrpc_lightning.checkpoints import AtomicCheckpointIO
@@ -36,6 +37,7 @@ class Trainer(LightningTrainer):
         assert isinstance(model, ParaphraseClassifier) and isinstance(datamodule, MRPCDataModule)
         if self.is_global_zero:
             assert model.model is not None
+            disable_progress_bar()  # of files that take a moment
             model.model.save_pretrained(to)
             datamodule.load_tokenizer().save_pretrained(to)
 

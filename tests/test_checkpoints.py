@@ -1,5 +1,6 @@
 """Which checkpoint is meant, what it carries, what wins, and how a run stops."""
 
+import csv
 import json
 import os
 import re
@@ -117,6 +118,47 @@ def test_a_key_that_there_is_no_longer_is_named_and_passed_over(
     assert values["model"]["warmup"] == 1 and dropped == ["data.gone"]
 
 
+def test_a_checkpoint_decides_on_no_code_that_transformers_would_fetch(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments])
+    best = RUN / "checkpoints/best.ckpt"
+    content = load(best)
+    content["encoder_config"] |= {
+        "attn_implementation": "someone/kernel",
+        "auto_map": {"AutoConfig": "someone--code.A"},
+    }
+    torch.save(content, best)
+    tested = main(["test", CPU])
+    assert tested.model.model.config._attn_implementation == "sdpa"
+    assert figures(RUN / "test_metrics.json") == figures(RUN / "metrics.json")
+
+
+@pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.CSVLogger"])
+def test_a_run_with_another_logger_or_none_goes_on_in_its_folder(
+    logger: str, project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", *arguments, f"--trainer.logger={logger}", "--trainer.log_every_n_steps=1"]
+    words += (
+        []
+        if logger == "false"
+        else ["--trainer.logger.save_dir=tb_logs", "--trainer.logger.flush_logs_every_n_steps=1"]
+    )
+    stop(words, monkeypatch, 11)
+    (last,) = Path("tb_logs").glob("*/version_0/checkpoints/last.ckpt")
+    main(["fit", "--ckpt_path=last"])
+    folder = last.parent.parent
+    assert load(last)["global_step"] == 16 and (folder / "metrics.json").is_file()
+    assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
+    if logger != "false":
+        tables = [folder / "metrics_until_step_11.csv", folder / "metrics.csv"]
+        steps = [int(row["step"]) for table in tables for row in csv.DictReader(table.open()) if row["train_loss_step"]]
+        assert steps == list(range(16))
+
+
+def test_debug_shows_where_an_error_comes_from(project: Path) -> None:
+    with pytest.raises(InputError, match="no run in tb_logs"):
+        main(["test", "--debug"])
+
+
 def test_a_config_file_is_passed_over_where_the_run_says_otherwise(
     project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +226,7 @@ def run(words: list[str], **environment: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -195,11 +238,13 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_process_in_good_order(signum: int, project: Path, arguments: list[str]) -> None:
-    process = run(["fit", *arguments, "--trainer.max_epochs=400", "--early_stopping.patience=400"])
+def test_a_signal_ends_a_process_in_good_order(signum: int, workers: int, project: Path, arguments: list[str]) -> None:
+    many = ["--trainer.max_epochs=400", "--early_stopping.patience=400"]
+    process = run(["fit", *arguments, *many, f"--data.num_workers={workers}"])
     wait_for(LAST)
-    process.send_signal(signum)
+    os.killpg(process.pid, signum)  # as a terminal does: to the processes that make batches too
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
     assert "stopping after this step; once more stops at once" in errors

@@ -40,12 +40,13 @@ def test_single_class_predictions_and_baseline_figures(counts: tuple[int, int, i
         "false_positives": fp,
         "true_negatives": tn,
         "false_negatives": fn,
+        "pairs": 500,
         "accuracy": (tp + tn) / 500,
         "f1": 2 * tp / (2 * tp + fp + fn),
         "baseline_accuracy": 302 / 500,
         "baseline_f1": 2 * 302 / (500 + 302),
     }
-    found = checks.of_figures(figures, ["different", "same"])
+    found = checks.of_figures(figures, ["different", "same"], 500)
     assert len(found) == len(expected)
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
 
@@ -89,3 +90,10 @@ def test_a_schedule_that_does_not_reach_its_end_is_named(project: Path, argument
 
 def test_a_sound_run_is_warned_of_nothing() -> None:
     assert checks.of_schedule(72, 72, 0.0, 1e-3) == []
+
+
+def test_figures_of_a_part_of_the_pairs_say_so(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments])
+    main(["test", "--trainer.accelerator=cpu", "--trainer.limit_test_batches=2"])
+    scored = json.loads((RUN / "test_metrics.json").read_text())
+    assert "only 14 of 25 pairs were scored, as --trainer.limit_* says" in scored["warnings"]

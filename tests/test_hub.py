@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -147,3 +148,13 @@ def test_what_the_hub_does_not_have_is_one_line(tmp_path: Path, endpoint: str, w
     errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and re.search(message, errors[0])
     assert "Traceback" not in finished.stderr
+
+
+def test_a_hub_that_never_answers_is_given_up_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        finished = run(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}", "fit")
+    assert finished.returncode == 2
+    assert re.fullmatch(
+        r"error: --.*: not in the cache, and the Hugging Face Hub .* cannot be reached.*\n", finished.stderr
+    )
+    assert not (tmp_path / "tb_logs").exists()

@@ -115,6 +115,16 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
     ),
     "weights of another shape": (lambda: reshape(), ["test"], "best.ckpt: its weights do not fit .*size mismatch"),
     "weights missing": (lambda: leave_out_weights(), ["test"], "best.ckpt: its weights do not fit .*Missing key"),
+    "an encoder of no known kind": (
+        lambda: change(BEST, lambda content: content["encoder_config"].update(model_type="foo")),
+        ["test"],
+        "best.ckpt: its weights do not fit .*foo",
+    ),
+    "a last.ckpt without its folder": (
+        lambda: shutil.copy(LAST, "moved.ckpt"),
+        ["fit", "--ckpt_path=moved.ckpt", "--trainer.max_epochs=2"],
+        "a run goes on in its own folder: put the file back as RUN/checkpoints/last.ckpt",
+    ),
     "another run's name": (lambda: None, ["test", "--run=version_7"], "no such run in tb_logs, only mrpc/version_0"),
     "a name of two": (
         lambda: shutil.copytree("tb_logs/mrpc", "tb_logs/other"),

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from test_cli import read_predictions
+from test_resume import LAST, RUN, differences, load
 
 
 def run(words: list[str], devices: int) -> str:
@@ -41,3 +44,25 @@ def test_two_processes_halve_the_steps_and_agree_with_one_on_every_prediction(
         assert float(first["probability_equivalent"]) == pytest.approx(
             float(second["probability_equivalent"]), abs=1e-5
         )
+
+
+@pytest.mark.slow
+def test_a_run_on_two_processes_goes_on_as_though_it_had_not_stopped(
+    project: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    words = ["fit", *arguments, "--trainer.max_epochs=40", "--early_stopping.patience=40", "--checkpoint_every=1"]
+    run(words, devices=2)
+    kept = tmp_path_factory.mktemp("finished")
+    shutil.move("tb_logs", kept)
+
+    command = [sys.executable, "-m", "mrpc_lightning", *words, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not LAST.exists():
+        assert process.poll() is None
+    process.terminate()  # one of the two hears it; both must stop, at the same step
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert 0 < load(LAST)["global_step"] < 40 * 4
+    run(["fit", "--ckpt_path=last"], devices=2)
+    assert differences(load(kept / RUN / "checkpoints/last.ckpt"), load(LAST)) == []
