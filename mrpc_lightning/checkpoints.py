@@ -132,13 +132,20 @@ class LastCheckpoint(Callback):
         checkpoint["processes"] = states
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep what this process had until the first batch, and let the best checkpoint be where the run is now."""
+        """Keep what this process had until the first batch, and let the best checkpoint be where the run is now.
+
+        Raises:
+            InputError: If the checkpoint names a file outside its run as its own.
+        """
         self._restored = checkpoint["processes"][trainer.global_rank]
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and state and Path(state["dirpath"]).name == "checkpoints":
                 callback.current_score = state["current_score"]  # Lightning does not take it up
-                checkpoint["callbacks"][callback.state_key] = moved(state, state["dirpath"], str(callback.dirpath))
+                state = checkpoint["callbacks"][callback.state_key] = moved(
+                    state, state["dirpath"], str(callback.dirpath)
+                )
+                check_paths(state)
         for stopping in trainer.early_stopping_callbacks:  # the checkpoint's patience would go before the flag's
             checkpoint["callbacks"][stopping.state_key]["patience"] = stopping.patience
 
@@ -247,6 +254,19 @@ def restore_process(module: LightningModule, state: Mapping[str, Any]) -> None:
     for name, values in state["metrics"].items():
         for key, value in values.items():
             setattr(metrics[name], key, value.to(module.device))
+
+
+def check_paths(state: Mapping[str, Any]) -> None:
+    """See to it that a ModelCheckpoint's state names files of its own folder alone: it may delete them.
+
+    Raises:
+        InputError: If it names others.
+    """
+    folder = Path(state["dirpath"])
+    names = [state["best_model_path"], state["kth_best_model_path"], state["last_model_path"], *state["best_k_models"]]
+    for name in names:
+        if name and (Path(name).parent != folder or ".." in Path(name).parts):
+            raise InputError(f"the checkpoint names {name} as its run's, which is not in {folder}")
 
 
 def moved(state: Any, old: str, new: str) -> Any:

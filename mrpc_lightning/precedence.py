@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ MAY_CHANGE = {
 NOT_OF_A_RUN = ("config", "ckpt_path", "run", "debug", "trainer.default_root_dir", "trainer.fast_dev_run")
 # Keys of older checkpoints, "model.key" or "data.key", and what they are called now.
 RENAMED: dict[str, str] = {}
-TRUSTED = ("lightning.", "torch.")
+TRUSTED = "lightning.pytorch."
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def flatten(values: Mapping[str, Any] | Namespace, prefix: str = "") -> dict[str, Any]:
@@ -85,9 +87,13 @@ class Precedence:
     def resume(self, recipe: dict[str, Any], folder: Path) -> Any:
         """Let a run's recipe go before config files, and before all flags but those that may change.
 
+        Args:
+            recipe: The configuration of `fit` that the checkpoint holds.
+            folder: The run's folder.
+
         Raises:
-            InputError: If a flag would change what shapes the training, or the recipe needs a class that is not
-                Lightning's: code that a checkpoint names is not run on its word.
+            InputError: If a flag would change what shapes the training, or the recipe names code that is not
+                Lightning's: it is not run on a checkpoint's word.
         """
         recipe = json.loads(json.dumps(recipe))
         untrusted = drop_untrusted(recipe)
@@ -175,26 +181,27 @@ def set_by_files(words: Sequence[str]) -> set[str]:
 
 
 def drop_untrusted(recipe: dict[str, Any]) -> dict[str, str]:
-    """Take out of a recipe whatever names a class that is not Lightning's or PyTorch's; return it by key."""
+    """Take out of a recipe whatever could import code other than Lightning's; return what it names, by key.
+
+    Only the Trainer's values are made into objects, and jsonargparse imports what a dotted name says, be it a class,
+    one of its arguments, or a word in place of both.
+    """
     untrusted = {}
-    for key, value in list(flatten(recipe).items()):
-        names = [name for name in class_paths(value) if not name.startswith(TRUSTED)]
+    for key, value in flatten({"trainer": recipe["trainer"]}).items():
+        names = [text for text in strings(value) if DOTTED.fullmatch(text) and not text.startswith(TRUSTED)]
         if names:
             untrusted[key] = names[0]
-            *parents, last = key.split(".")
-            owner = recipe
-            for parent in parents:
-                owner = owner[parent]
-            del owner[last]
+            del recipe["trainer"][key.partition(".")[2]]
     return untrusted
 
 
-def class_paths(value: Any) -> list[str]:
-    """Return the names of all classes in a value, at any depth."""
+def strings(value: Any) -> list[str]:
+    """Return all texts in a value, at any depth."""
     if isinstance(value, Mapping):
-        own = [str(value["class_path"])] if "class_path" in value else []
-        return own + [name for item in value.values() for name in class_paths(item)]
-    return [name for item in value for name in class_paths(item)] if isinstance(value, list) else []
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for item in value for text in strings(item)]
+    return [value] if isinstance(value, str) else []
 
 
 def show(value: Any) -> str:

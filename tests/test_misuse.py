@@ -203,12 +203,35 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
         ["fit", "--config=tb_logs/mrpc/version_0/config.yaml", "--trainer.logger.version=version_0"],
         "tb_logs/mrpc/version_0: holds a run already; --ckpt_path",
     ),
+    "a stranger's code, as an argument of Lightning's": (
+        lambda: change(LAST, lambda content: content["recipe"]["trainer"].update(callbacks=[LAMBDA])),
+        RESUME,
+        "the run used os.mkdir for trainer.callbacks",
+    ),
+    "a stranger's code, as a word": (
+        lambda: change(LAST, lambda content: content["recipe"]["trainer"].update(logger="my_code.Logger")),
+        RESUME,
+        "the run used my_code.Logger for trainer.logger",
+    ),
+    "a stranger's path": (lambda: change(LAST, claim), RESUME, "names .*train.csv as its run's, which is not in"),
     "a stranger's code": (
         lambda: plant_class(),
         RESUME,
         "the run used my_code.Callback for trainer.callbacks; .*--config tb_logs/mrpc/version_0/config.yaml",
     ),
 }
+
+
+LAMBDA = {
+    "class_path": "lightning.pytorch.callbacks.LambdaCallback",
+    "init_args": {"on_fit_start": "os.mkdir"},
+}
+
+
+def claim(content: dict[str, Any]) -> None:
+    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    state["best_k_models"] = {"train.csv": torch.tensor(0.0)}  # the worst so far: deleted at the next improvement
+    state["kth_best_model_path"] = "train.csv"
 
 
 class Bomb:
