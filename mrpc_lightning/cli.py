@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import sys
@@ -296,12 +297,16 @@ def main(args: list[str] | None = None) -> CLI:
                 load_from_checkpoint_support=False,
             )
     except Stopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
+        with contextlib.suppress(OSError):  # the terminal may have gone
+            sys.stderr.write(f"{stopped}\n")
         sys.exit(128 + stopped.signum)
     except InputError as error:
         if debug:
             raise
         raise_usage(str(error))
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # else Python complains of it when it ends
+        raise_usage("nobody reads the output any more; for a run in the background send it to a file")
     except OSError as error:
         if debug or error.filename is None:
             raise

@@ -1,5 +1,6 @@
-"""Ctrl-C, SIGTERM and SLURM's pre-emption: what runs ends in good order."""
+"""Ctrl-C, SIGTERM, a closed terminal and SLURM's pre-emption: what runs ends in good order."""
 
+import contextlib
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from mrpc_lightning.errors import Stopped
 
 # What `sbatch --signal=USR1@90` sends 90 s before the job's time is up, or SLURM before it takes the nodes away.
 PREEMPTION = getattr(signal, "SIGUSR1", None)
+# Ctrl-C, what a scheduler sends, and what a terminal sends that goes away.
+ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 def slurm_job() -> str | None:
@@ -32,7 +35,8 @@ def slurm_job() -> str | None:
 def watched() -> list[int]:
     """Return the signals that a run listens to."""
     extra = [PREEMPTION] if PREEMPTION is not None and slurm_job() else []
-    return [signal.SIGINT, signal.SIGTERM, *extra]
+    # nohup and shells' background jobs have a signal ignored; it stays so.
+    return [signum for signum in (*ENDING, *extra) if signal.getsignal(signum) != signal.SIG_IGN]
 
 
 @contextmanager
@@ -41,7 +45,7 @@ def stopping_at_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = {signum: signal.signal(signum, stop_at_once) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, stop_at_once) for signum in watched() if signum != PREEMPTION}
     try:
         yield
     finally:
@@ -66,7 +70,7 @@ def ignore_signals(worker: int) -> None:
     Args:
         worker: The process's number.
     """
-    for signum in (signal.SIGINT, signal.SIGTERM, *([PREEMPTION] if PREEMPTION is not None else [])):
+    for signum in (*ENDING, *([PREEMPTION] if PREEMPTION is not None else [])):
         signal.signal(signum, signal.SIG_IGN)
 
 
@@ -112,4 +116,5 @@ class StopRequest:
             stop_at_once(signum, frame)
         self.signum = signum
         name = signal.Signals(signum).name
-        sys.stderr.write(f"\n{name}: stopping after this step; once more stops at once\n")
+        with contextlib.suppress(OSError):  # the terminal may have gone
+            sys.stderr.write(f"\n{name}: stopping after this step; once more stops at once\n")

@@ -239,7 +239,7 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_process_in_good_order(signum: int, workers: int, project: Path, arguments: list[str]) -> None:
     many = ["--trainer.max_epochs=400", "--early_stopping.patience=400"]
     process = run(["fit", *arguments, *many, f"--data.num_workers={workers}"])
