@@ -79,7 +79,7 @@ class CLI(LightningCLI):
             raise InputError(f"say what to do on the command line, not in a config file: {subcommand}")
         config = self.config[subcommand]
         check_settings(config)
-        self._find_checkpoint(subcommand, config)
+        self.checkpoint = runs.choose_checkpoint(subcommand, config, logs_folder(config), slurm_job())
         if self.checkpoint is None:
             return
         self.content = runs.read_checkpoint(self.checkpoint)
@@ -94,24 +94,6 @@ class CLI(LightningCLI):
             if dropped:
                 self.notes.append(f"dropped   {', '.join(dropped)}: of an older version, and no longer there")
         self.notes += precedence.notes
-
-    def _find_checkpoint(self, subcommand: str, config: Any) -> None:
-        logs, wanted, untrained = logs_folder(config), config.ckpt_path, subcommand == "fit"
-        if wanted == "none":
-            if subcommand != "fit" and config.run is not None:
-                raise InputError("--run: --ckpt_path none means no run")
-            return
-        if subcommand == "fit" and wanted is None:
-            wanted = runs.requeued(logs, slurm_job())
-        untrained |= bool(config.trainer.fast_dev_run)
-        if wanted is None and config.run is not None:
-            wanted = "last" if subcommand == "fit" else "best"
-        if wanted is None and untrained:
-            return
-        if subcommand == "fit" and config.trainer.fast_dev_run:
-            raise InputError("--trainer.fast_dev_run: tries a new run, and --ckpt_path goes on with one; leave one out")
-        kind = "last" if subcommand == "fit" else "best"
-        self.checkpoint = runs.find_checkpoint(wanted or "best", logs, config.run, kind)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's own would set a checkpoint's values over the command line's flags."""

@@ -22,6 +22,40 @@ def run_dir(trainer: Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
+def choose_checkpoint(subcommand: str, config: Any, logs: Path, slurm_job: str | None) -> Path | None:
+    """Choose the checkpoint that a command needs.
+
+    Args:
+        subcommand: "fit", which needs one only where it is told to go on; or another, which needs the best.
+        config: The subcommand's configuration.
+        logs: The folder in which runs are searched.
+        slurm_job: The SLURM job that this is, if it is one.
+
+    Returns:
+        The file; None where there is nothing to load.
+
+    Raises:
+        InputError: If there is none, or it makes no sense to load one.
+    """
+    wanted, trial = config.ckpt_path, bool(config.trainer.fast_dev_run)
+    if wanted == "none":
+        if config.run is not None:
+            raise InputError("--run: --ckpt_path none means no run")
+        return None
+    kind = "last" if subcommand == "fit" else "best"
+    if wanted is None and config.run is not None:
+        wanted = kind
+    if wanted is None and subcommand == "fit":
+        wanted = requeued(logs, slurm_job)
+    if wanted is None and not trial and subcommand != "fit":
+        wanted = kind
+    if wanted is None:
+        return None
+    if subcommand == "fit" and trial:
+        raise InputError("--trainer.fast_dev_run: tries a new run, and --ckpt_path goes on with one; leave one out")
+    return find_checkpoint(wanted, logs, config.run, kind)
+
+
 def find_checkpoint(ckpt_path: str, logs: Path, name: str | None = None, kind: str = "best") -> Path:
     """Find the checkpoint file that a person means.
 

@@ -20,7 +20,7 @@ from test_cli import read_predictions
 from test_resume import LAST, RUN, load, stop
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mrpc_lightning import main
+from mrpc_lightning import ParaphraseClassifier, main
 from mrpc_lightning.checkpoints import AtomicCheckpointIO
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.precedence import MAY_CHANGE, checkpoint_values
@@ -202,8 +202,6 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run_at_its_step_and_leaves_the_best(
     project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mrpc_lightning import ParaphraseClassifier
-
     original = ParaphraseClassifier.training_step
 
     def training_step(self: ParaphraseClassifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:

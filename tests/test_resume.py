@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import fails
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mrpc_lightning import main
+from mrpc_lightning import ParaphraseClassifier, main
 from mrpc_lightning.checkpoints import FiniteLoss
 
 RUN = Path("tb_logs/mrpc/version_0")
@@ -99,6 +100,37 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
     assert differences(first, second) == []
     assert second["starts"] == 2
     assert curve(finished) == curve(RUN)
+
+
+def test_points_that_a_run_made_after_its_last_checkpoint_come_once(
+    finished: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = ParaphraseClassifier.training_step
+
+    def training_step(self: ParaphraseClassifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if self.global_step == 13:
+            raise RuntimeError("power cut")
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ParaphraseClassifier, "training_step", training_step)
+        with pytest.raises(RuntimeError, match="power cut"):
+            main(["fit", *arguments, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--checkpoint_every=5"])
+    assert load(LAST)["global_step"] == 10
+    time.sleep(1.1)
+    main(["fit", "--ckpt_path=last"])
+    assert curve(finished) == curve(RUN)
+
+
+def test_a_run_that_stopped_early_goes_on_with_more_patience(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments, "--trainer.max_epochs=9", "--model.learning_rate=0"])
+    message = fails(capsys, ["fit", "--ckpt_path=last"])
+    assert "stopped early after 3 epochs; raise --early_stopping.patience from 2 to go on" in message
+    resumed = main(["fit", "--ckpt_path=last", "--early_stopping.patience=4"])
+    # The first epoch was the best, and the two that were waited for count.
+    assert resumed.trainer.current_epoch == 5
 
 
 @pytest.mark.parametrize("forgotten", ["random", "metrics", "position"])
