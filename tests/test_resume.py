@@ -102,6 +102,33 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
     assert curve(finished) == curve(RUN)
 
 
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        (["--trainer.accumulate_grad_batches=3"], 2),  # 8 batches an epoch: the last step is of two
+        (["--trainer.accumulate_grad_batches=3"], 3),
+        (["--trainer.max_steps=20", "--trainer.max_epochs=-1"], 11),
+        (["--trainer.val_check_interval=0.5"], 4),
+        (["--trainer.val_check_interval=3"], 7),
+        (["--trainer.check_val_every_n_epoch=2"], 9),
+        (["--trainer.limit_train_batches=5"], 7),
+        (["--data.bucketing=false"], 5),
+        (["--seed_everything=true"], 5),
+    ],
+)
+def test_other_ways_to_train_go_on_as_well(
+    options: list[str], step: int, project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", *arguments, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", *options]
+    main(words)
+    shutil.move("tb_logs", "finished")
+    stop(words, monkeypatch, step)
+    time.sleep(1.1)
+    main(["fit", "--ckpt_path=last"])
+    assert differences(load(Path("finished/mrpc/version_0/checkpoints/last.ckpt")), load(LAST)) == []
+    assert curve(Path("finished/mrpc/version_0")) == curve(RUN)
+
+
 def test_points_that_a_run_made_after_its_last_checkpoint_come_once(
     finished: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
