@@ -50,9 +50,9 @@ class TrainingBatches(DistributedSampler[list[int]]):
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield this process's batches of the epoch."""
+        """Return this process's batches of the epoch."""
         epoch, batches_done = self._start
-        yield from self._epoch_batches()[batches_done * (self.epoch == epoch) :]
+        return iter(self._epoch_batches()[batches_done * (self.epoch == epoch) :])
 
     def _epoch_batches(self) -> list[list[int]]:
         generator = numpy.random.default_rng([self.seed, self.epoch])

@@ -56,6 +56,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.replace(final)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
+            if isinstance(error.__context__, Stopped):  # a signal came in the midst of it
+                raise error.__context__ from error
             kept = "; the previous one is intact" if final.exists() else ""
             cause = error if isinstance(error, OSError) else error.__context__
             reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).split("\n")[0]
@@ -81,6 +83,7 @@ class LastCheckpoint(Callback):
         self._saved_step = 0
         self._saved_at = time.perf_counter()
         self._seconds = 0.0
+        self._saving = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to look out for signals."""
@@ -123,7 +126,9 @@ class LastCheckpoint(Callback):
             )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add what each process has of its own."""
+        """Add what each process has of its own; to last.ckpt alone, as others are written in the midst of things."""
+        if not self._saving:
+            return
         state = process_state(pl_module)
         states = [state]
         if trainer.world_size > 1:
@@ -140,14 +145,15 @@ class LastCheckpoint(Callback):
         self._restored = checkpoint["processes"][trainer.global_rank]
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
-            if isinstance(callback, ModelCheckpoint) and state and Path(state["dirpath"]).name == "checkpoints":
+            if isinstance(callback, ModelCheckpoint) and state:
                 callback.current_score = state["current_score"]  # Lightning does not take it up
-                state = checkpoint["callbacks"][callback.state_key] = moved(
-                    state, state["dirpath"], str(callback.dirpath)
-                )
+                state = moved(state, state["dirpath"], str(callback.dirpath))
                 check_paths(state)
-        for stopping in trainer.early_stopping_callbacks:  # the checkpoint's patience would go before the flag's
-            checkpoint["callbacks"][stopping.state_key]["patience"] = stopping.patience
+                checkpoint["callbacks"][callback.state_key] = state
+        for stopping in trainer.early_stopping_callbacks:
+            state = checkpoint["callbacks"][stopping.state_key]
+            state["patience"] = stopping.patience  # the checkpoint's would go before the flag's
+            trainer.should_stop |= state["wait_count"] >= stopping.patience
 
     def save(self, trainer: Trainer) -> None:
         """Write `last.ckpt`, after the curves up to here.
@@ -160,7 +166,9 @@ class LastCheckpoint(Callback):
             raise InputError(diverged(trainer, "a weight is no finite number"))
         for logger in trainer.loggers:
             logger.experiment.flush() if isinstance(logger, TensorBoardLogger) else logger.save()
+        self._saving = True
         trainer.save_checkpoint(run_dir(trainer) / "checkpoints" / "last.ckpt", weights_only=False)
+        self._saving = False
         self._saved_step, self._saved_at = trainer.global_step, time.perf_counter()
         self._seconds = self._saved_at - start
 
@@ -191,7 +199,7 @@ class FiniteLoss(Callback):
         if self._first is None:
             self._first = torch.full_like(loss, torch.inf)
         self._first = self._first.minimum(torch.where(loss.isfinite(), torch.inf, float(step)))
-        if loss.device.type == "cpu" or step % STEPS_BETWEEN_LOOKS == 0:
+        if (loss.device.type == "cpu" and trainer.world_size == 1) or step % STEPS_BETWEEN_LOOKS == 0:
             self._look(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -208,6 +216,8 @@ class FiniteLoss(Callback):
 
     def _look(self, trainer: Trainer) -> None:
         assert self._first is not None
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(self._first, torch.distributed.ReduceOp.MIN)
         if bool(self._first.isfinite()):
             raise InputError(diverged(trainer, "the training loss is no finite number", int(self._first)))
 
@@ -265,7 +275,7 @@ def check_paths(state: Mapping[str, Any]) -> None:
     folder = Path(state["dirpath"])
     names = [state["best_model_path"], state["kth_best_model_path"], state["last_model_path"], *state["best_k_models"]]
     for name in names:
-        if name and (Path(name).parent != folder or ".." in Path(name).parts):
+        if name and (folder not in Path(name).parents or ".." in Path(name).relative_to(folder).parts):
             raise InputError(f"the checkpoint names {name} as its run's, which is not in {folder}")
 
 

@@ -24,6 +24,7 @@ from mrpc_lightning.settings import (
     EARLY_STOPPING_DEFAULTS,
     LOGS,
     TRAINER_DEFAULTS,
+    check_callbacks,
     check_settings,
     logs_folder,
     pin_logger,
@@ -39,6 +40,7 @@ class CLI(LightningCLI):
 
     checkpoint: Path | None = None
     content: dict[str, Any]
+    words: list[str]
     notes: list[str]
     trainer: Any  # Lightning gives it attributes that a type checker does not see
 
@@ -79,7 +81,8 @@ class CLI(LightningCLI):
             raise InputError(f"say what to do on the command line, not in a config file: {subcommand}")
         config = self.config[subcommand]
         check_settings(config)
-        self.checkpoint = runs.choose_checkpoint(subcommand, config, logs_folder(config), slurm_job())
+        self.words = words
+        self.checkpoint = runs.choose_checkpoint(subcommand, config, logs_folder(config), (slurm_job(), words))
         if self.checkpoint is None:
             return
         self.content = runs.read_checkpoint(self.checkpoint)
@@ -87,6 +90,7 @@ class CLI(LightningCLI):
         if subcommand == "fit":
             recipe = runs.recipe_to_resume(self.checkpoint, self.content)
             self.config = precedence.resume(recipe, runs.run_folder(self.checkpoint))
+            check_settings(self.config[subcommand])
             runs.check_unfinished(self.checkpoint, self.content, self.config[subcommand])
         else:
             saved, dropped = checkpoint_values(self.content)
@@ -124,6 +128,7 @@ class CLI(LightningCLI):
         kwargs |= chosen_by_machine(config.trainer)
         if self.subcommand != "fit":
             return super().instantiate_trainer(**kwargs)
+        check_callbacks(kwargs["callbacks"], config.trainer, resumed=self.checkpoint is not None)
         recorder = RunRecorder(None if self.checkpoint is None else self.content["global_step"])
         kwargs["callbacks"] += [recorder, FiniteLoss()]
         if not config.trainer.fast_dev_run:
@@ -133,7 +138,7 @@ class CLI(LightningCLI):
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
         if self.checkpoint is not None:
             runs.check_processes(self.content, trainer)
-        recorder.config = keep_recipe(trainer, self.recipe)
+        recorder.config = keep_recipe(trainer, self.recipe, self.words)
         return trainer
 
     def instantiate_classes(self) -> None:
@@ -280,7 +285,8 @@ def main(args: list[str] | None = None) -> CLI:
             )
     except Stopped as stopped:
         with contextlib.suppress(OSError):  # the terminal may have gone
-            sys.stderr.write(f"{stopped}\n")
+            if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one says it
+                sys.stderr.write(f"{stopped}\n")
         sys.exit(128 + stopped.signum)
     except InputError as error:
         if debug:

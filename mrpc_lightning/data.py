@@ -227,7 +227,7 @@ class MRPCDataModule(LightningDataModule):
         self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
         loop: Any = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
-        mid_epoch = epochs.completed < epochs.started and batches.processed < self.trainer.num_training_batches
+        mid_epoch = batches.processed < self.trainer.num_training_batches
         position = {
             "epoch": epochs.started - mid_epoch,
             "batches_done": batches.processed if mid_epoch else 0,

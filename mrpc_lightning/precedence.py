@@ -38,8 +38,11 @@ MAY_CHANGE = {
 NOT_OF_A_RUN = ("config", "ckpt_path", "run", "debug", "trainer.default_root_dir", "trainer.fast_dev_run")
 # Keys of older checkpoints, "model.key" or "data.key", and what they are called now.
 RENAMED: dict[str, str] = {}
-TRUSTED = "lightning.pytorch."
-DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+# What a recipe consists of, and the Trainer's values that jsonargparse makes into objects.
+SECTIONS = ("trainer", "model", "data", "early_stopping", "model_checkpoint")
+PLAIN = ("seed_everything", "checkpoint_every")
+MADE_INTO_OBJECTS = ("accelerator", "strategy", "logger", "callbacks", "plugins", "profiler")
+KNOWN_LOGGERS = ("lightning.pytorch.loggers.TensorBoardLogger", "lightning.pytorch.loggers.CSVLogger")
 
 
 def flatten(values: Mapping[str, Any] | Namespace, prefix: str = "") -> dict[str, Any]:
@@ -92,16 +95,15 @@ class Precedence:
             folder: The run's folder.
 
         Raises:
-            InputError: If a flag would change what shapes the training, or the recipe names code that is not
-                Lightning's: it is not run on a checkpoint's word.
+            InputError: If a flag would change what shapes the training, or the recipe names code: it is not run on a
+                checkpoint's word.
         """
-        recipe = json.loads(json.dumps(recipe))
-        untrusted = drop_untrusted(recipe)
+        recipe, untrusted = trusted_part(recipe)
         in_files = set_by_files(self.files)
         for key, name in untrusted.items():
             if not any(found == key or found.startswith(f"{key}.") for found in in_files):
                 raise InputError(
-                    f"the run used {name} for {key}; to let that code run again, say so with the run's own file: "
+                    f"the run used {name} for {key}, which no checkpoint may decide; give the run's own file: "
                     f"--config {folder / 'config.yaml'}"
                 )
         base = flatten(self._parse([], recipe, [])[self.subcommand])
@@ -180,28 +182,64 @@ def set_by_files(words: Sequence[str]) -> set[str]:
     return keys
 
 
-def drop_untrusted(recipe: dict[str, Any]) -> dict[str, str]:
-    """Take out of a recipe whatever could import code other than Lightning's; return what it names, by key.
+def trusted_part(recipe: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Take from a recipe what cannot name code, nor a place outside the run's folder.
 
-    Only the Trainer's values are made into objects, and jsonargparse imports what a dotted name says, be it a class,
-    one of its arguments, or a word in place of both.
+    jsonargparse makes objects of some of the Trainer's values, and imports what they name: in a mapping, in a text that
+    holds YAML, and in the arguments. A checkpoint that came from a stranger may hold anything.
+
+    Args:
+        recipe: What the checkpoint holds.
+
+    Returns:
+        The trusted part; and what the rest names, by key.
+
+    Raises:
+        InputError: If it is no recipe of this project.
     """
+    if not isinstance(recipe, dict) or not all(isinstance(recipe.get(name), dict) for name in SECTIONS):
+        raise InputError("--ckpt_path: the checkpoint's recipe is damaged")
+    trusted: dict[str, Any] = {name: recipe[name] for name in PLAIN if is_plain(recipe.get(name))}
     untrusted = {}
-    for key, value in flatten({"trainer": recipe["trainer"]}).items():
-        names = [text for text in strings(value) if DOTTED.fullmatch(text) and not text.startswith(TRUSTED)]
-        if names:
-            untrusted[key] = names[0]
-            del recipe["trainer"][key.partition(".")[2]]
-    return untrusted
+    for section in SECTIONS:
+        trusted[section] = {}
+        for name, value in recipe[section].items():
+            key = f"{section}.{name}"
+            if key in NOT_OF_A_RUN:
+                continue
+            if section != "trainer" or name not in MADE_INTO_OBJECTS:
+                known = "." not in name and (is_plain(value) or (isinstance(value, list) and all(map(is_plain, value))))
+            elif isinstance(value, str):
+                known = re.fullmatch(r"\w*", value) is not None and name not in ("logger", "callbacks", "plugins")
+            else:
+                known = value is None or isinstance(value, bool) or is_known_logger(value)
+            if known:
+                trusted[section][name] = value
+            else:
+                untrusted[key] = next(iter(class_paths(value)), show(value))
+    return trusted, untrusted
 
 
-def strings(value: Any) -> list[str]:
-    """Return all texts in a value, at any depth."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        return [text for item in value for text in strings(item)]
-    return [value] if isinstance(value, str) else []
+def is_plain(value: Any) -> bool:
+    """Say whether a value is a number, a text, true, false or null."""
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def is_known_logger(value: Any) -> bool:
+    """Say whether a value is one of the loggers that write into the run's folder and nowhere else."""
+    if not isinstance(value, dict) or not set(value) <= {"class_path", "init_args"}:
+        return False
+    arguments = value.get("init_args", {})
+    plain = isinstance(arguments, dict) and all(map(is_plain, arguments.values()))
+    return value.get("class_path") in KNOWN_LOGGERS and plain and not arguments.get("sub_dir")
+
+
+def class_paths(value: Any) -> list[str]:
+    """Return the names of all classes in a value, at any depth."""
+    if isinstance(value, dict):
+        own = [str(value["class_path"])] if "class_path" in value else []
+        return own + [name for item in value.values() for name in class_paths(item)]
+    return [name for item in value for name in class_paths(item)] if isinstance(value, list) else []
 
 
 def show(value: Any) -> str:

@@ -22,14 +22,14 @@ def run_dir(trainer: Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-def choose_checkpoint(subcommand: str, config: Any, logs: Path, slurm_job: str | None) -> Path | None:
+def choose_checkpoint(subcommand: str, config: Any, logs: Path, slurm: tuple[str | None, list[str]]) -> Path | None:
     """Choose the checkpoint that a command needs.
 
     Args:
         subcommand: "fit", which needs one only where it is told to go on; or another, which needs the best.
         config: The subcommand's configuration.
         logs: The folder in which runs are searched.
-        slurm_job: The SLURM job that this is, if it is one.
+        slurm: The SLURM job that this is, if it is one, and the command line.
 
     Returns:
         The file; None where there is nothing to load.
@@ -46,7 +46,7 @@ def choose_checkpoint(subcommand: str, config: Any, logs: Path, slurm_job: str |
     if wanted is None and config.run is not None:
         wanted = kind
     if wanted is None and subcommand == "fit":
-        wanted = requeued(logs, slurm_job)
+        wanted = requeued(logs, slurm)
     if wanted is None and not trial and subcommand != "fit":
         wanted = kind
     if wanted is None:
@@ -163,7 +163,10 @@ def recipe_to_resume(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, 
             f"--ckpt_path {checkpoint}: holds weights alone, to be scored and used; last.ckpt is the one to go on from"
         )
     if "recipe" not in content or "processes" not in content:
-        raise InputError(f"--ckpt_path {checkpoint}: of an older version, which cannot be resumed; it can be scored")
+        raise InputError(
+            f"--ckpt_path {checkpoint}: not written to go on from, as last.ckpt is, or of an older version; "
+            "it can be scored"
+        )
     if checkpoint.parent.name != "checkpoints":
         raise InputError(
             f"--ckpt_path {checkpoint}: a run goes on in its own folder: put the file back as RUN/checkpoints/last.ckpt"
@@ -183,6 +186,8 @@ def check_unfinished(checkpoint: Path, content: Mapping[str, Any], config: Any) 
     Raises:
         InputError: If the run has come to its end.
     """
+    if not (run_folder(checkpoint) / "metrics.json").is_file():
+        return  # nothing may be left to train, but it was not scored yet
     progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
     epochs, steps = progress["completed"], content["global_step"]
     max_epochs, max_steps = config.trainer.max_epochs, config.trainer.max_steps
@@ -211,11 +216,15 @@ def check_processes(content: Mapping[str, Any], trainer: Trainer) -> None:
         )
 
 
-def requeued(logs: Path, job: str | None) -> str | None:
-    """Return the checkpoint that a SLURM job left behind before it was put back into the queue."""
-    if job is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+def requeued(logs: Path, slurm: tuple[str | None, list[str]]) -> str | None:
+    """Return the checkpoint that the same command left behind before its SLURM job was put back into the queue."""
+    if slurm[0] is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
         return None
-    return next((str(path) for path in newest(logs, "last") if read_checkpoint(path).get("slurm_job") == job), None)
+    for path in newest(logs, "last"):
+        with contextlib.suppress(InputError):  # another's, or damaged: not the one that is looked for
+            if read_checkpoint(path).get("slurm_job") == slurm:
+                return str(path)
+    return None
 
 
 def how_to_resume(what: str, folder: Path) -> str:

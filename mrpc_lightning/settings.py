@@ -1,10 +1,17 @@
 """What a run is set to where nothing else is said, what a machine decides, and which settings are refused."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import (
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import FIGURES
@@ -21,7 +28,13 @@ TRAINER_DEFAULTS = {
         "init_args": {"save_dir": LOGS, "name": RUN_NAME, "default_hp_metric": False},
     },
 }
-EARLY_STOPPING_DEFAULTS = {"monitor": "val_f1", "mode": "max", "patience": 2, "strict": False}
+EARLY_STOPPING_DEFAULTS = {
+    "monitor": "val_f1",
+    "mode": "max",
+    "patience": 2,
+    "strict": False,
+    "check_on_train_epoch_end": False,  # patience counts validations, not ends of epochs
+}
 CHECKPOINT_DEFAULTS = {
     "monitor": "val_f1",
     "mode": "max",
@@ -47,6 +60,14 @@ def check_settings(config: Any) -> None:
         raise InputError(
             "--model_checkpoint.save_top_k: must be 1, the best; for more add a ModelCheckpoint of your own"
         )
+    filename = config.model_checkpoint.filename
+    if filename == "last" or (filename and re.search(r"[/\\]|\.\.", filename)):
+        raise InputError(f"--model_checkpoint.filename {filename}: a file's name in the run's folder, other than last")
+    if config.model_checkpoint.save_last:
+        raise InputError("--model_checkpoint.save_last: last.ckpt is written anyway, with all that resuming needs")
+    for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]:
+        if getattr(getattr(logger, "init_args", None), "sub_dir", None):
+            raise InputError("--trainer.logger.sub_dir: a run has one folder; use the logger's name or version")
     if config.model_checkpoint.dirpath and not config.trainer.fast_dev_run:
         raise InputError("--model_checkpoint.dirpath: checkpoints lie in the run's folder; move that with the logger")
     devices, cores = str(config.trainer.devices), os.cpu_count() or 1
@@ -59,6 +80,26 @@ def check_settings(config: Any) -> None:
         raise InputError(f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches}: at least 1")
 
 
+def check_callbacks(callbacks: list[Any], trainer: Any, resumed: bool) -> None:
+    """Refuse what would write over last.ckpt, and what cannot be resumed exactly.
+
+    Args:
+        callbacks: The user's callbacks.
+        trainer: The Trainer's configuration.
+        resumed: Whether the run goes on.
+
+    Raises:
+        InputError: If there is such a thing.
+    """
+    if any(isinstance(callback, ModelCheckpoint) and callback.save_last for callback in callbacks):
+        raise InputError("--trainer.callbacks: ModelCheckpoint's save_last writes over last.ckpt; leave it out")
+    averaging = (GradientAccumulationScheduler, StochasticWeightAveraging, WeightAveraging)
+    names = [type(callback).__name__ for callback in callbacks if isinstance(callback, averaging)]
+    names += ["overfit_batches"] * bool(trainer.overfit_batches)
+    if resumed and names:
+        raise InputError(f"--ckpt_path: a run with {', '.join(names)} cannot go on exactly where it stopped")
+
+
 def choose_precision(accelerator: str) -> str:
     """Choose mixed precision on a GPU: bf16 where the card computes in it, else fp16. Anything else stays in fp32."""
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
@@ -68,7 +109,8 @@ def choose_precision(accelerator: str) -> str:
 
 def logs_folder(config: Any) -> Path:
     """Return the folder in which runs are searched: that of a config file's name, if it has runs, else of all runs."""
-    settings = getattr(config.trainer.logger, "init_args", {})
+    logger = config.trainer.logger
+    settings = getattr(logger[0] if isinstance(logger, list) and logger else logger, "init_args", {})
     folder = Path(settings.get("save_dir") or LOGS)
     named = folder / (settings.get("name") or "")
     return named if config.config and named.is_dir() else folder
@@ -91,6 +133,8 @@ def pin_logger(config: Any, folder: Path, step: int) -> None:
         for name, value in {**place, "version": folder.name}.items():
             if name in one.init_args:
                 one.init_args[name] = value
-    table = folder / "metrics.csv"
-    if table.is_file():  # CSVLogger deletes what it finds
-        table.rename(folder / f"metrics_until_step_{step}.csv")
+        values = one.init_args
+        own = Path(values.get("save_dir") or ".") / (values.get("name") or "") / folder.name
+        table, kept = own / "metrics.csv", own / f"metrics_until_step_{step}.csv"
+        if table.is_file() and not kept.exists():  # CSVLogger deletes what it finds; what came later comes again
+            table.rename(kept)

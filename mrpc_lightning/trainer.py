@@ -62,12 +62,13 @@ def chosen_by_machine(config: Any) -> dict[str, Any]:
     return {**chosen, "callbacks": [*callbacks]}
 
 
-def keep_recipe(trainer: Trainer, recipe: dict[str, Any]) -> str:
+def keep_recipe(trainer: Trainer, recipe: dict[str, Any], words: list[str]) -> str:
     """Have a run's recipe written into its checkpoints.
 
     Args:
         trainer: The run's Trainer.
         recipe: The configuration of `fit`.
+        words: The command line, by which a requeued SLURM job knows its run.
 
     Returns:
         The text of config.yaml: the recipe, and what the run is made with.
@@ -76,7 +77,12 @@ def keep_recipe(trainer: Trainer, recipe: dict[str, Any]) -> str:
     # The precision that was chosen is the run's, wherever it goes on; config.yaml leaves it to the machine.
     resolved = {**recipe, "trainer": {**recipe["trainer"], "precision": about["precision"]}}
     trainer.strategy.checkpoint_io = AtomicCheckpointIO(
-        {"recipe": resolved, "made_with": about, "world_size": trainer.world_size, "slurm_job": slurm_job()}
+        {
+            "recipe": resolved,
+            "made_with": about,
+            "world_size": trainer.world_size,
+            "slurm_job": (slurm_job(), words) if slurm_job() else None,
+        }
     )
     header = "".join(f"# {name}: {value}\n" for name, value in about.items())
     return f"{header}{yaml.safe_dump(recipe, sort_keys=False)}"

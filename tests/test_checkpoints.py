@@ -272,6 +272,10 @@ def test_a_preempted_slurm_job_is_requeued_and_resumes_by_itself(project: Path, 
     assert "SLURM job 123 is in the queue again and will resume by itself" in errors
     assert Path("requeued").read_text() == "requeue 123\n"
     step = load(LAST)["global_step"]
+    # Another command of the same job, and a file that is none of ours, are not what the requeued command goes on with.
+    other = Path("tb_logs/other/version_0/checkpoints/last.ckpt")
+    other.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}}, other)
 
     process = run(words, SLURM_RESTART_COUNT="1", **job)  # the very same command
     printed, errors = process.communicate(timeout=120)

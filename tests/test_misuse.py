@@ -111,7 +111,7 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "without its recipe": (
         lambda: leave_out("recipe"),
         ["fit", "--ckpt_path=last"],
-        "of an older version, which cannot",
+        "not written to go on from",
     ),
     "weights of another shape": (lambda: reshape(), ["test"], "best.ckpt: its weights do not fit .*size mismatch"),
     "weights missing": (lambda: leave_out_weights(), ["test"], "best.ckpt: its weights do not fit .*Missing key"),
@@ -204,24 +204,56 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
         "tb_logs/mrpc/version_0: holds a run already; --ckpt_path",
     ),
     "a stranger's code, as an argument of Lightning's": (
-        lambda: change(LAST, lambda content: content["recipe"]["trainer"].update(callbacks=[LAMBDA])),
+        lambda: plant(callbacks=[LAMBDA]),
         RESUME,
-        "the run used os.mkdir for trainer.callbacks",
+        "the run used lightning.pytorch.callbacks.LambdaCallback for trainer.callbacks, which no checkpoint may decide",
     ),
-    "a stranger's code, as a word": (
-        lambda: change(LAST, lambda content: content["recipe"]["trainer"].update(logger="my_code.Logger")),
+    "a stranger's code, as a word": (lambda: plant(logger="my_code.Logger"), RESUME, "my_code.Logger.* trainer.logger"),
+    "a stranger's code, as a text": (
+        lambda: plant(callbacks="[{class_path: my_code.Callback}]"),
         RESUME,
-        "the run used my_code.Logger for trainer.logger",
+        "my_code.Callback.* for trainer.callbacks",
+    ),
+    "a stranger's file": (
+        lambda: change(LAST, lambda content: content["recipe"].update(trainer="t.yaml")),
+        RESUME,
+        "damaged",
+    ),
+    "a stranger's place for curves": (
+        lambda: plant(logger={"class_path": TENSORBOARD, "init_args": {"save_dir": "x", "sub_dir": "../.."}}),
+        RESUME,
+        "for trainer.logger, which no checkpoint may decide",
+    ),
+    "a stranger's place for weights": (
+        lambda: change(LAST, lambda content: content["recipe"]["model_checkpoint"].update(filename="../../../w")),
+        RESUME,
+        "--model_checkpoint.filename ../../../w: a file's name",
+    ),
+    "a best that is the last": (
+        lambda: None,
+        ["fit", "--data.train_file=train.csv", "--model_checkpoint.filename=last"],
+        "--model_checkpoint.filename last: a file's name in the run's folder, other than last",
+    ),
+    "a last that is not whole": (
+        lambda: None,
+        ["fit", "--data.train_file=train.csv", "--model_checkpoint.save_last=true"],
+        "--model_checkpoint.save_last: last.ckpt is written anyway",
+    ),
+    "pairs that come again": (
+        lambda: plant(overfit_batches=4),
+        RESUME,
+        "a run with overfit_batches cannot go on exactly",
     ),
     "a stranger's path": (lambda: change(LAST, claim), RESUME, "names .*train.csv as its run's, which is not in"),
     "a stranger's code": (
-        lambda: plant_class(),
+        lambda: plant(callbacks=[{"class_path": "my_code.Callback"}]),
         RESUME,
-        "the run used my_code.Callback for trainer.callbacks; .*--config tb_logs/mrpc/version_0/config.yaml",
+        "the run used my_code.Callback for trainer.callbacks, .*--config tb_logs/mrpc/version_0/config.yaml",
     ),
 }
 
 
+TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
 LAMBDA = {
     "class_path": "lightning.pytorch.callbacks.LambdaCallback",
     "init_args": {"on_fit_start": "os.mkdir"},
@@ -264,8 +296,8 @@ def leave_out_weights() -> None:
     change(BEST, lambda content: content["state_dict"].pop("model.classifier.weight"))
 
 
-def plant_class() -> None:
-    change(LAST, lambda content: content["recipe"]["trainer"].update(callbacks=[{"class_path": "my_code.Callback"}]))
+def plant(**values: Any) -> None:
+    change(LAST, lambda content: content["recipe"]["trainer"].update(values))
 
 
 def fill_disk() -> None:

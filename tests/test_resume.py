@@ -22,7 +22,7 @@ from mrpc_lightning.checkpoints import FiniteLoss
 RUN = Path("tb_logs/mrpc/version_0")
 LAST = RUN / "checkpoints/last.ckpt"
 # Of the clock, not of the training.
-CLOCK = {"RunRecorder", "wall_seconds", "training_pairs_per_second", "starts"}
+CLOCK = {"wall_seconds", "training_seconds", "training_pairs_per_second", "starts"}
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
@@ -147,6 +147,38 @@ def test_points_that_a_run_made_after_its_last_checkpoint_come_once(
     time.sleep(1.1)
     main(["fit", "--ckpt_path=last"])
     assert curve(finished) == curve(RUN)
+
+
+def test_a_run_that_was_stopped_before_it_was_scored_is_scored_when_it_is_resumed(
+    finished: Path, arguments: list[str]
+) -> None:
+    shutil.copytree(finished, RUN)
+    (RUN / "metrics.json").unlink()
+    scored = main(["fit", "--ckpt_path=last"])
+    assert scored.trainer.global_step == 24
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (finished, RUN))
+    assert differences(first, second) == []
+
+
+def test_a_run_that_max_steps_ended_in_mid_epoch_goes_on_with_the_rest_of_its_pairs(
+    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", *arguments, "--trainer.max_epochs=-1", "--data.batch_size=8"]
+    seen: list[tuple[int, ...]] = []
+    original = ParaphraseClassifier.training_step
+
+    def training_step(self: ParaphraseClassifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        seen.extend(tuple(row) for row in batch["input_ids"].tolist())
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(ParaphraseClassifier, "training_step", training_step)
+    main([*words, "--trainer.max_steps=5"])
+    main(["fit", "--ckpt_path=last", "--trainer.max_steps=8"])
+    whole = [*seen]
+    seen.clear()
+    shutil.rmtree("tb_logs")
+    main([*words, "--trainer.max_steps=8"])
+    assert whole == seen and len(seen) == 60
 
 
 def test_a_run_that_stopped_early_goes_on_with_more_patience(
