@@ -175,11 +175,7 @@ class CLI(LightningCLI):
         say(self.trainer, f"loaded    {runs.describe(self.checkpoint, self.content)}")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run, and where a signal ends it at once, say what is left.
-
-        Raises:
-            Stopped: If a signal came.
-        """
+        """Run, and where a signal ends it at once, say what is left."""
         try:
             super()._run_subcommand(subcommand)
         except Stopped as stopped:
@@ -250,8 +246,10 @@ class CLI(LightningCLI):
 
     def _only_a_trial(self) -> bool:
         if self.trainer.fast_dev_run:
-            text = "\nfast_dev_run: everything ran on a batch or so; nothing was saved, and no figure means anything"
-            say(self.trainer, text)
+            say(
+                self.trainer,
+                "\nfast_dev_run: a batch or so of everything ran; nothing was saved; no figure means anything",
+            )
         return bool(self.trainer.fast_dev_run)
 
 
