@@ -6,9 +6,13 @@ from mrpc_lightning.usage import answer_at_once
 def entry() -> None:
     """Run the command line of this process."""
     answer_at_once(sys.argv[1:])
-    from mrpc_lightning.cli import main  # seconds of imports
+    try:
+        from mrpc_lightning.cli import main  # seconds of imports
 
-    main()
+        main()
+    except KeyboardInterrupt:  # from here on `main` handles it
+        sys.stderr.write("stopped\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,22 @@ def of_figures(figures: Mapping[str, float | int], label_names: list[str], pairs
         figures["true_positives"] + figures["false_positives"],
     )
     warnings = []
-    if 0 in predicted:
+    labelled = (
+        figures["true_negatives"] + figures["false_positives"],
+        figures["true_positives"] + figures["false_negatives"],
+    )
+    if 0 in labelled:
+        name = label_names[int(labelled[0] == 0)]
+        warnings.append(f'every pair is labelled "{name}": the figures say nothing of the other class')
+    elif 0 in predicted:
         name = label_names[int(predicted[0] == 0)]
         warnings.append(
             f'every pair was predicted "{name}": a collapsed run; try another --seed_everything, a lower '
             "--model.learning_rate or more epochs"
         )
-    if all(abs(figures[name] - figures[f"baseline_{name}"]) < 1e-6 for name in ("accuracy", "f1")):
+    if 0 not in labelled and all(
+        abs(figures[name] - figures[f"baseline_{name}"]) < 1e-6 for name in ("accuracy", "f1")
+    ):
         warnings.append(f'the figures are the baseline\'s, those of always answering "{label_names[1]}"')
     if figures["pairs"] < pairs:
         warnings.append(f"only {figures['pairs']:,} of {pairs:,} pairs were scored, as --trainer.limit_* says")

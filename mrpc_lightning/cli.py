@@ -86,6 +86,8 @@ class CLI(LightningCLI):
         if self.checkpoint is None:
             return
         self.content = runs.read_checkpoint(self.checkpoint)
+        if config.ckpt_path in (None, "best", "last") and config.run is None:
+            self.notes += runs.passed_over(self.checkpoint, logs_folder(config))
         precedence = Precedence(parser, words, subcommand)
         if subcommand == "fit":
             recipe = runs.recipe_to_resume(self.checkpoint, self.content)
@@ -152,7 +154,9 @@ class CLI(LightningCLI):
         except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"a --trainer or callback value does not do: {' '.join(str(error).split())}") from error
+            raise InputError(
+                f"Lightning refuses a --trainer or callback value: {' '.join(str(error).split())}"
+            ) from error
         config = self.config_init[self.subcommand]
         wanted, config.ckpt_path = config.ckpt_path, None
         if self.subcommand == "export":
@@ -284,16 +288,17 @@ def main(args: list[str] | None = None) -> CLI:
     except Stopped as stopped:
         with contextlib.suppress(OSError):  # the terminal may have gone
             if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one says it
-                sys.stderr.write(f"{stopped}\n")
+                # The cursor may stand behind a progress bar.
+                sys.stderr.write("\n" * sys.stderr.isatty() + f"{stopped}\n")
         sys.exit(128 + stopped.signum)
     except InputError as error:
         if debug:
             raise
         raise_usage(str(error))
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # else Python complains of it when it ends
-        raise_usage("nobody reads the output any more; for a run in the background send it to a file")
     except OSError as error:
-        if debug or error.filename is None:
+        if debug:
             raise
-        raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if error.filename is not None:
+            raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # else Python complains of it again when it ends
+        raise_usage(f"the output cannot be written: {error.strerror or error}")

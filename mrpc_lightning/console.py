@@ -25,6 +25,7 @@ def quieten() -> None:
         ".*smaller than the logging interval",  # each epoch has its point all the same
         ".*does not have many workers",  # pairs are tokenized beforehand: workers would only cost time
         "Checkpoint directory .* exists and is not empty",
+        "Experiment logs directory .* exists and is not empty",  # CSVLogger's table was put aside
         ".*your dataloader is not resumable",  # it is, by the data module's state
     ):
         warnings.filterwarnings("ignore", message)

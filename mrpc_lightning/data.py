@@ -102,6 +102,7 @@ class MRPCDataModule(LightningDataModule):
         self.tokenizer_files: dict[str, torch.Tensor] = {}  # as a checkpoint holds them
         self._position: dict[str, int] = {}  # where training goes on, after a checkpoint was loaded
         self._order_seed = 0
+        self._digests: dict[str, str] = {}
 
     @property
     def test_split(self) -> str:
@@ -233,10 +234,18 @@ class MRPCDataModule(LightningDataModule):
             "batches_done": batches.processed if mid_epoch else 0,
             "order_seed": self._order_seed,
         }
-        return {"tokenizer": self.tokenizer_files, "position": position}
+        self._digests = self._digests or {split: sources.digest(self.pairs[split]) for split in NEEDED["fit"]}
+        return {"tokenizer": self.tokenizer_files, "position": position, "digests": self._digests}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let training go on with the batch after the last one."""
+        """Let training go on with the batch after the last one.
+
+        Raises:
+            InputError: If the pairs are others by now.
+        """
+        for split, digest in state_dict["digests"].items():
+            if split in self.pairs and sources.digest(self.pairs[split]) != digest:
+                raise InputError(f"{self.source(split)}: not the {split} pairs that the run was started with")
         self._position = dict(state_dict["position"])
 
     def _splits(self, stage: str) -> tuple[str, ...]:

@@ -62,6 +62,10 @@ class ParaphraseClassifier(LightningModule):
         for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("warmup", warmup)):
             if value < 0:
                 raise InputError(f"--model.{name} {value:g}: must not be negative")
+        if learning_rate > 1:
+            raise InputError(
+                f"--model.learning_rate {learning_rate:g}: at most 1; 2e-5 to 5e-5 suit a pretrained encoder"
+            )
         self.save_hyperparameters()
         self.model: PreTrainedModel | None = None
         self.metrics = ModuleDict(

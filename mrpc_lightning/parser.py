@@ -32,7 +32,7 @@ FIRST_FLAGS = {
             "trainer.max_epochs": "Passes over the training pairs.",
             "early_stopping.patience": "Validations without an improvement before training stops.",
             "seed_everything": "Seed of the head's first weights, the order of pairs and dropout.",
-            "ckpt_path": f"Go on with a run that was stopped: {CKPT_PATH} Its last.ckpt is meant.",
+            "ckpt_path": 'Go on with a run that was stopped: "last", of the newest that has one; or a run\'s folder.',
         },
     ),
     "validate": (
@@ -120,6 +120,10 @@ def explain_parser_error(message: str, keys: list[str]) -> str:
         return f"say what to do: {', '.join(SUBCOMMANDS)}; for example: {DEMO_COMMAND}"
     if "invalid choice" in text:
         keys = list(SUBCOMMANDS)
+    if found := re.search(r"arguments are required: \w+\.(\S+)", text):
+        return f"--{found[1]} is required"
+    if found := re.search(r"not accepted before subcommand '(\w+)'", text):
+        return f"flags and --config go after {found[1]}"
     if found := re.search(r"nrecognized arguments: ([^-\s]\S*)", text):
         return f"{found[1]}: what does it belong to? A checkpoint or a run's folder goes after --ckpt_path"
     found = re.search(r"(?:arguments: -*|accept option '|invalid choice: ')([\w.]+)", text)

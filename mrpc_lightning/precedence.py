@@ -27,6 +27,9 @@ MAY_CHANGE = {
     "checkpoint_every": "optimizer steps between two writes of last.ckpt",
     "data.eval_batch_size": "pairs a process and step in validation: no figure depends on it",
     "data.num_workers": "processes that make batches: their order does not depend on it",
+    "data.train_file": "where the training pairs lie; they must be the same",
+    "data.validation_file": "where the validation pairs lie; they must be the same",
+    "data.data_dir": "where both lie; they must be the same",
     "trainer.devices": "which devices are used; their number stays",
     "trainer.logger": "where curves go; the run's folder stays",
     "trainer.log_every_n_steps": "optimizer steps between two points of a curve",
@@ -117,8 +120,8 @@ class Precedence:
                     f"--{key} {show(new)}: the run was started with {show(old)}, which shapes its training; "
                     "leave the flag out, or start a new run without --ckpt_path"
                 )
-            if key != "trainer.logger":
-                self.notes.append(f"changed   {key} {show(old)} -> {show(new)}")
+            note = "; the run's folder stays" if key == "trainer.logger" else ""
+            self.notes.append(f"changed   {key} {show(old)} -> {show(new)}{note}")
         self._note_passed_over({**base, **dict.fromkeys(untrusted)}, "run", skip=untrusted)
         return self._parse(self.files, recipe, self.flags)
 
@@ -166,7 +169,9 @@ def checkpoint_values(
             new = renamed.get(f"{section}.{name}", f"{section}.{name}").partition(".")[2]
             if new not in known:
                 dropped.append(f"{section}.{name}")
-            elif section == "model" or new not in (*LINKED, "predict_file"):
+            elif section == "model" or (
+                new not in (*LINKED, "predict_file") and (value is not None or new not in ("test_file", "test_split"))
+            ):
                 values[section][new] = value
     return values, dropped
 

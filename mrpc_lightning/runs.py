@@ -78,7 +78,9 @@ def find_checkpoint(ckpt_path: str, logs: Path, name: str | None = None, kind: s
                 raise InputError(f"--run {name}: several runs have that name: {names}; give more of the path")
             if not found:
                 names = ", ".join(sorted({str(run_folder(path).relative_to(logs)) for path in newest(logs, ckpt_path)}))
-                raise InputError(f"--run {name}: no such run in {logs}, only {names or 'none at all; ' + TRAIN_HINT}")
+                raise InputError(
+                    f"--run {name}: no such run in {logs}" + (f", only {names}" if names else f"; {TRAIN_HINT}")
+                )
         if not found:
             raise InputError(f"--ckpt_path {ckpt_path}: no run in {logs} has one; {TRAIN_HINT}")
         return found[0]
@@ -100,6 +102,17 @@ def find_checkpoint(ckpt_path: str, logs: Path, name: str | None = None, kind: s
 def newest(logs: Path, kind: str) -> Iterator[Path]:
     """Yield all runs' checkpoints of a kind, the newest first."""
     yield from sorted(logs.glob(f"**/checkpoints/{kind}.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def passed_over(checkpoint: Path, logs: Path) -> list[str]:
+    """Say which runs are newer than the one that is meant, but have no such checkpoint."""
+    newer = [
+        config.parent
+        for config in sorted(logs.glob("**/config.yaml"))
+        if config.stat().st_mtime > checkpoint.stat().st_mtime
+        and not (config.parent / "checkpoints" / checkpoint.name).is_file()
+    ]
+    return [f"skipped   {folder}: newer, but holds no {checkpoint.name}" for folder in newer]
 
 
 def next_folder(parent: Path) -> Path:
@@ -192,7 +205,9 @@ def check_unfinished(checkpoint: Path, content: Mapping[str, Any], config: Any) 
     epochs, steps = progress["completed"], content["global_step"]
     max_epochs, max_steps = config.trainer.max_epochs, config.trainer.max_steps
     if max_epochs is not None and 0 <= max_epochs <= epochs:
-        raise InputError(f"{checkpoint}: has trained for {epochs} epochs; raise --trainer.max_epochs to go on")
+        raise InputError(
+            f"{checkpoint}: has trained for {max_epochs} epochs or more; raise --trainer.max_epochs to go on"
+        )
     if 0 <= max_steps <= steps:
         raise InputError(f"{checkpoint}: has trained for {steps} optimizer steps; raise --trainer.max_steps to go on")
     waits = [state["wait_count"] for name, state in content["callbacks"].items() if name.startswith("EarlyStopping")]

@@ -76,6 +76,8 @@ def check_settings(config: Any) -> None:
         raise InputError(f"--trainer.devices {devices}: this machine has {cores} cores, and a process needs one")
     if config.checkpoint_every is not None and config.checkpoint_every < 1:
         raise InputError(f"--checkpoint_every {config.checkpoint_every}: at least 1 optimizer step, or null")
+    if config.trainer.max_epochs == 0:
+        raise InputError("--trainer.max_epochs 0: at least 1")
     if config.trainer.accumulate_grad_batches < 1:
         raise InputError(f"--trainer.accumulate_grad_batches {config.trainer.accumulate_grad_batches}: at least 1")
 

@@ -1,5 +1,6 @@
 """Where pairs come from: the Hub, the embedded demo, MRPC's own files. `pairs` checks what a reader returns."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,13 @@ def from_datasets(splits: DatasetDict, source: str) -> dict[str, Table]:
         names = {name: f.names for name, f in dataset.features.items() if isinstance(f, ClassLabel)}
         tables[str(split)] = Table(f"{source} ({split})", dataset.to_dict(), class_names=names)
     return tables
+
+
+def digest(pairs: Dataset) -> str:
+    """Return what tells pairs from others: a hash of their sentences and labels, in their order."""
+    columns = [pairs[name] for name in ("sentence1", "sentence2", "label")]
+    rows = "\n".join(map(repr, zip(*columns, strict=True)))
+    return hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_folder(folder: Path) -> dict[str, Table]:

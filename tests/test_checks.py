@@ -31,6 +31,7 @@ def test_a_collapsed_run_is_called_one_once_in_the_table_and_in_the_file(
         ((302, 198, 0, 0), ['every pair was predicted "same"', "the figures are the baseline's"]),
         ((0, 0, 198, 302), ['every pair was predicted "different"']),
         ((300, 100, 98, 2), []),
+        ((500, 0, 0, 0), ['every pair is labelled "same"']),
     ],
 )
 def test_single_class_predictions_and_baseline_figures(counts: tuple[int, int, int, int], expected: list[str]) -> None:
@@ -43,8 +44,8 @@ def test_single_class_predictions_and_baseline_figures(counts: tuple[int, int, i
         "pairs": 500,
         "accuracy": (tp + tn) / 500,
         "f1": 2 * tp / (2 * tp + fp + fn),
-        "baseline_accuracy": 302 / 500,
-        "baseline_f1": 2 * 302 / (500 + 302),
+        "baseline_accuracy": (tp + fn) / 500,
+        "baseline_f1": 2 * (tp + fn) / (500 + tp + fn),
     }
     found = checks.of_figures(figures, ["different", "same"], 500)
     assert len(found) == len(expected)

@@ -137,7 +137,7 @@ def test_a_finished_run_is_not_trained_again_without_more_epochs(
 ) -> None:
     main(["fit", *arguments])
     message = fails(capsys, ["fit", *arguments, "--ckpt_path=last"])
-    assert "has trained for 2 epochs; raise --trainer.max_epochs" in message
+    assert "has trained for 2 epochs or more; raise --trainer.max_epochs" in message
     assert main(["fit", *arguments, "--ckpt_path=last", "--trainer.max_epochs=3"]).trainer.global_step == 3 * 8
 
 
