@@ -80,6 +80,7 @@ class LastCheckpoint(Callback):
         self.every = every
         self.stop_request = stop_request
         self._restored: dict[str, Any] | None = None
+        self._validation_progress: dict[str, Any] = {}
         self._saved_step = 0
         self._saved_at = time.perf_counter()
         self._seconds = 0.0
@@ -97,10 +98,12 @@ class LastCheckpoint(Callback):
         if self._restored is not None:
             restore_process(pl_module, self._restored)
             self._restored = None
-            # Lightning counts a step and a batch too many where a checkpoint was written between two batches.
+            # Lightning counts a step, a batch and, at an epoch's start, a validation too many where a checkpoint was
+            # written between two batches.
             loop: Any = trainer.fit_loop.epoch_loop  # its trackers' types are Lightning's own
             loop._batches_that_stepped = trainer.global_step
             loop.batch_progress.total.ready = loop.batch_progress.total.started + 1
+            loop.val_loop.batch_progress.load_state_dict(self._validation_progress)
         if batch_idx % trainer.accumulate_grad_batches:
             return  # gradients of half a step are in no checkpoint
         # Several processes agree only now and then: asking makes each wait for all.
@@ -143,6 +146,7 @@ class LastCheckpoint(Callback):
             InputError: If the checkpoint names a file outside its run as its own.
         """
         self._restored = checkpoint["processes"][trainer.global_rank]
+        self._validation_progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and state:
