@@ -237,11 +237,6 @@ class CLI(LightningCLI):
             pairs = len(self.datamodule.pairs["predict"])
             say(self.trainer, f"\n{pairs:,} pairs predicted: {self.folder / 'predictions.csv'}")
 
-    def after_export(self) -> None:
-        """Say how to use the folder."""
-        folder = self.config[self.subcommand].to
-        say(self.trainer, f'exported  {folder}; use it with pipeline("text-classification", model="{folder}")')
-
     def _close(self, stage: str, split: str) -> None:
         if not self._only_a_trial():
             path = self.folder / f"{self.subcommand}_metrics.json"

@@ -199,9 +199,8 @@ class MRPCDataModule(LightningDataModule):
         seed = position.pop("order_seed", torch.initial_seed())
         self._order_seed = trainer.strategy.broadcast(seed) if trainer is not None else seed
         processes = {"num_replicas": trainer.world_size, "rank": trainer.global_rank} if trainer is not None else {}
-        lengths = [len(ids) for ids in self.tokens["train"]["input_ids"]]
         batches = TrainingBatches(
-            lengths,
+            [len(ids) for ids in self.tokens["train"]["input_ids"]],
             self.hparams["batch_size"],
             self._order_seed,
             self.hparams["bucketing"],

@@ -40,6 +40,7 @@ class Trainer(LightningTrainer):
             disable_progress_bar()  # of files that take a moment
             model.model.save_pretrained(to)
             datamodule.load_tokenizer().save_pretrained(to)
+            print(f'exported  {to}; use it with pipeline("text-classification", model="{to}")')
 
 
 def chosen_by_machine(config: Any) -> dict[str, Any]:
