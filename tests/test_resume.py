@@ -246,8 +246,8 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
     words = [
         "fit",
         *arguments,
-        "--trainer.max_epochs=24",
-        "--early_stopping.patience=24",
+        "--trainer.max_epochs=60",  # more than twenty killed processes get through, on any machine
+        "--early_stopping.patience=60",
         "--trainer.log_every_n_steps=1",
         "--checkpoint_every=1",
         f"--data.num_workers={workers}",
@@ -274,7 +274,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert inside_writing > 0
-    assert load(LAST)["global_step"] == 24 * 8
+    assert load(LAST)["global_step"] == 60 * 8
     for name in ("last", "best"):
         path = f"checkpoints/{name}.ckpt"
         assert differences(load(kept / RUN / path), load(RUN / path)) == []
