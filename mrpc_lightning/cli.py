@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -291,9 +292,9 @@ def main(args: list[str] | None = None) -> CLI:
             raise
         raise_usage(str(error))
     except OSError as error:
-        if debug:
-            raise
-        if error.filename is not None:
+        if error.filename is not None and not debug:
             raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if debug or error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
+            raise
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # else Python complains of it again when it ends
         raise_usage(f"the output cannot be written: {error.strerror or error}")
