@@ -1,27 +1,37 @@
+"""Which pairs share a batch, and in which order batches come.
+
+Pairs of similar length share a batch, which saves padding. On several processes each pair is on one of them, and all
+have as many batches, of at least one pair each; a rest too small for that makes the batch before it larger by a pair.
+Both samplers are DistributedSamplers, so that Lightning tells them the epoch and puts none of its own around them.
+"""
+
 from collections.abc import Iterator, Sequence
 
 import numpy
+from numpy.typing import NDArray
 from torch.utils.data.distributed import DistributedSampler
 
-# Batches whose pairs are sorted by length together. Wider windows pad less and shuffle less.
+# Batches whose pairs are sorted by length together. Wider windows pad less and shuffle less: benchmarks/README.md has
+# the table.
 WINDOW = 50
+# Share of an evaluation batch that may be padding; over all of MRPC's validation batches it comes to 0.8 %.
+PADDING = 0.02
+
+Rows = NDArray[numpy.int64]
 
 
 class TrainingBatches(DistributedSampler[list[int]]):
-    """Batches of row numbers: shuffled by seed and epoch, and with `bucketing` of pairs of similar length.
+    """Batches of row numbers, shuffled by seed and epoch.
 
-    Each epoch's order follows from seed and epoch alone, so that an epoch can be entered at any batch. Every pair
-    comes once an epoch; on several processes the last ones fill up with a pair each to keep in step.
-
-    A DistributedSampler, so that Lightning tells it the epoch and does not put one of its own around it.
+    Each epoch's order follows from seed and epoch alone, so that an epoch can be entered at any batch.
 
     Args:
         lengths: Tokens of each pair.
         batch_size: Pairs a process and step.
         seed: Seed of the order.
-        bucketing: Whether pairs of similar length share a batch: shuffled pairs are sorted by length in windows of
-            `WINDOW` batches, cut into batches, and the batches are shuffled.
-        num_replicas: Number of processes.
+        window: Shuffled pairs are sorted by length in windows of this many batches, and cut into batches; these are
+            shuffled, the largest one first: a shortage of memory shows at once. 0: nothing is sorted.
+        num_replicas: Number of processes; as many pairs are needed.
         rank: This process.
         epoch: The epoch to begin with.
         batches_done: Batches of that epoch to leave out, as they were trained on before.
@@ -32,7 +42,7 @@ class TrainingBatches(DistributedSampler[list[int]]):
         lengths: Sequence[int],
         batch_size: int,
         seed: int,
-        bucketing: bool = True,
+        window: int,
         num_replicas: int = 1,
         rank: int = 0,
         epoch: int = 0,
@@ -40,29 +50,73 @@ class TrainingBatches(DistributedSampler[list[int]]):
     ) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]  # it only asks for the length
         self.lengths = numpy.asarray(lengths)
-        self.batch_size = batch_size
-        self.bucketing = bucketing
+        self.pairs_per_step = batch_size * num_replicas
+        self.window = window
         self.epoch = epoch
         self._start = (epoch, batches_done)
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
-        return -(-self.num_samples // self.batch_size)
+        return len(self._starts())
 
     def __iter__(self) -> Iterator[list[int]]:
         """Return this process's batches of the epoch."""
         epoch, batches_done = self._start
-        return iter(self._epoch_batches()[batches_done * (self.epoch == epoch) :])
+        batches = self._epoch_batches()[batches_done * (self.epoch == epoch) :]
+        return (batch[self.rank :: self.num_replicas].tolist() for batch in batches)
 
-    def _epoch_batches(self) -> list[list[int]]:
+    def _epoch_batches(self) -> list[Rows]:
         generator = numpy.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(len(self.lengths))
-        order = numpy.resize(order, self.total_size)  # fills up from the front
-        step = self.batch_size * self.num_replicas
-        if self.bucketing:
-            windows = [order[i : i + step * WINDOW] for i in range(0, len(order), step * WINDOW)]
+        if self.window:
+            width = self.pairs_per_step * self.window
+            windows = [order[start : start + width] for start in range(0, len(order), width)]
             order = numpy.concatenate([window[self.lengths[window].argsort(kind="stable")] for window in windows])
-        batches = [order[i : i + step] for i in range(0, len(order), step)]
-        if self.bucketing:
+        batches = numpy.split(order, self._starts()[1:])
+        if self.window:
             batches = [batches[i] for i in generator.permutation(len(batches))]
-        return [batch[self.rank :: self.num_replicas].tolist() for batch in batches]
+            largest = max(range(len(batches)), key=lambda i: len(batches[i]) * self.lengths[batches[i]].max())
+            batches.insert(0, batches.pop(largest))
+        return batches
+
+    def _starts(self) -> range:
+        # A rest that leaves a process without a pair goes into the batch before it.
+        return range(0, len(self.lengths) - self.num_replicas + 1, self.pairs_per_step)
+
+
+class EvaluationBatches(DistributedSampler[list[int]]):
+    """Batches of row numbers, of pairs of nearly the same length; the same each time.
+
+    They come in a shuffled order, so that the first few (`trainer.limit_val_batches`) are not of one length.
+
+    Args:
+        lengths: Tokens of each pair.
+        batch_size: Pairs a process and step, at most: a batch ends earlier where `PADDING` would be passed.
+        num_replicas: Number of processes; as many pairs are needed.
+        rank: This process.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(lengths, num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]  # it only asks for the length
+        order = numpy.argsort(lengths, kind="stable")
+        starts, tokens = [0], 0
+        for place, length in enumerate(numpy.asarray(lengths)[order].tolist()):
+            pairs = place - starts[-1]
+            padded = tokens + length < (1 - PADDING) * length * (pairs + 1) and pairs >= num_replicas
+            if pairs == batch_size * num_replicas or padded:
+                starts.append(place)
+                tokens = 0
+            tokens += length
+        if len(order) - starts[-1] < num_replicas:  # a process would go without: into the batch before it
+            starts.pop()
+        batches = numpy.split(order, starts[1:])
+        shuffled = numpy.random.default_rng(0).permutation(len(batches))
+        self.batches = [batches[i][rank::num_replicas].tolist() for i in shuffled]
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Return this process's batches."""
+        return iter(self.batches)

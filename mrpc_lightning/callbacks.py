@@ -193,13 +193,14 @@ class PredictionWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Collect every process's probabilities and write them in one file."""
-        rows = [row for batch in batch_indices[0] for row in batch]
+        assert trainer.predict_dataloaders is not None
         probabilities = torch.cat(list(predictions)).tolist()
+        rows = [row for batch in trainer.predict_dataloaders.sampler for row in batch][: len(probabilities)]
         found = list(zip(rows, probabilities, strict=True))
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, found)
-            found = sorted(pair for part in parts for pair in part)
+            found = [pair for part in parts for pair in part]
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, ParaphraseClassifier) and pl_module.model is not None
@@ -210,7 +211,7 @@ class PredictionWriter(BasePredictionWriter):
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["idx", "sentence1", "sentence2", "prediction", *(f"probability_{name}" for name in names)])
-            for row, values in found:
+            for row, values in sorted(found):
                 pair = data.pairs["predict"][row]
                 label = names[max(range(2), key=values.__getitem__)]
                 writer.writerow(

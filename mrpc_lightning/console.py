@@ -26,6 +26,7 @@ def quieten() -> None:
         ".*does not have many workers",  # pairs are tokenized beforehand: workers would only cost time
         "Checkpoint directory .* exists and is not empty",
         "Experiment logs directory .* exists and is not empty",  # CSVLogger's table was put aside
+        "Couldn't infer the batch indices",  # the batches' sampler knows them
         ".*your dataloader is not resumable",  # it is, by the data module's state
     ):
         warnings.filterwarnings("ignore", message)

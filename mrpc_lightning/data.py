@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from mrpc_lightning import demo, sources
-from mrpc_lightning.batching import TrainingBatches
+from mrpc_lightning.batching import WINDOW, EvaluationBatches, TrainingBatches
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.files import Table, read_file
 from mrpc_lightning.signals import ignore_signals
@@ -190,36 +190,29 @@ class MRPCDataModule(LightningDataModule):
         return self._pairs(tables[name], labelled)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
-        trainer: Any = self.trainer
-        if trainer is not None and trainer.overfit_batches:
-            return self._dataloader("train")
+        """Return shuffled batches; after a checkpoint was loaded, those that it had not seen.
+
+        Raises:
+            InputError: If there are more processes than pairs, here and for the other splits.
+        """
         position = dict(self._position)
         # The seed that the run was given; without one, what the first process drew.
         seed = position.pop("order_seed", torch.initial_seed())
-        self._order_seed = trainer.strategy.broadcast(seed) if trainer is not None else seed
-        processes = {"num_replicas": trainer.world_size, "rank": trainer.global_rank} if trainer is not None else {}
-        batches = TrainingBatches(
-            [len(ids) for ids in self.tokens["train"]["input_ids"]],
-            self.hparams["batch_size"],
-            self._order_seed,
-            self.hparams["bucketing"],
-            **processes,
-            **position,
-        )
-        return self._dataloader("train", sampler=batches, batch_size=None)
+        self._order_seed = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
+        window = WINDOW if self.hparams["bucketing"] else 0
+        return self._dataloader("train", TrainingBatches, seed=self._order_seed, window=window, **position)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return the validation split's batches, in order."""
-        return self._dataloader("validation")
+        """Return the validation split's batches, of pairs of nearly the same length."""
+        return self._dataloader("validation", EvaluationBatches)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return the batches that `test` scores, in order."""
-        return self._dataloader(self.test_split)
+        """Return the batches that `test` scores, of pairs of nearly the same length."""
+        return self._dataloader(self.test_split, EvaluationBatches)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Return the batches to predict, in order."""
-        return self._dataloader("predict")
+        """Return the batches to predict, of pairs of nearly the same length; their sampler knows which."""
+        return self._dataloader("predict", EvaluationBatches)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data: the tokenizer, and which batches were trained on."""
@@ -269,18 +262,33 @@ class MRPCDataModule(LightningDataModule):
         columns = tuple(self.hparams[f"{name}_column"] for name in sources.COLUMNS)
         return sources.pairs(table, columns, self.hparams["label_names"], labelled)
 
-    def _dataloader(self, split: str, **options: Any) -> DataLoader[Any]:
+    def _dataloader(
+        self, split: str, batches: type[TrainingBatches] | type[EvaluationBatches], **options: Any
+    ) -> DataLoader[Any]:
         assert self.tokenizer is not None
-        workers = self.hparams["num_workers"]
-        options.setdefault("batch_size", self.hparams["batch_size" if split == "train" else "eval_batch_size"])
+        tokens, workers = self.tokens[split], self.hparams["num_workers"]
+        size = self.hparams["batch_size" if split == "train" else "eval_batch_size"]
+        order: dict[str, Any] = {"batch_size": size}
+        trainer: Any = self.trainer
+        if trainer is None or not trainer.overfit_batches:  # Lightning takes those in the order of the file
+            if trainer is not None:
+                options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
+                if len(tokens) < trainer.world_size:
+                    raise InputError(
+                        f"{self.source(split)}: {len(tokens)} pairs are too few for {trainer.world_size} processes; "
+                        "give fewer --trainer.devices"
+                    )
+            lengths = [len(ids) for ids in tokens["input_ids"]]
+            order = {"sampler": batches(lengths, size, **options), "batch_size": None}
         return DataLoader(
-            self.tokens[split],
+            tokens,
             collate_fn=DataCollatorWithPadding(self.tokenizer),
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # making an iterator draws a number: not from the one that dropout uses
-            **options,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            **order,
         )
 
 

@@ -4,56 +4,92 @@ from typing import Any
 
 import pytest
 
-from mrpc_lightning.batching import WINDOW, TrainingBatches
+from mrpc_lightning.batching import WINDOW, EvaluationBatches, TrainingBatches
 
-LENGTHS = random.Random(0).choices(range(10, 100), k=1003)
+# Like MRPC's: 3,668 pairs of 19 to 103 tokens, 53 on average, whose standard deviation is 14.
+LENGTHS = [min(max(round(random.Random(i).gauss(53, 14)), 19), 103) for i in range(3668)]
+Batches = list[list[int]]
 
 
-def epoch(number: int = 0, **options: Any) -> list[list[int]]:
-    batches = TrainingBatches(LENGTHS, 16, options.pop("seed", 42), **options)
+def epoch(number: int = 0, lengths: list[int] = LENGTHS, **options: Any) -> Batches:
+    size, seed, window = options.pop("batch_size", 16), options.pop("seed", 42), options.pop("window", WINDOW)
+    batches = TrainingBatches(lengths, size, seed, window, **options)
     batches.set_epoch(number)
+    made = list(batches)
+    assert len(made) == len(batches)
+    return made
+
+
+def evaluation(lengths: list[int], batch_size: int = 64, **options: Any) -> Batches:
+    batches = EvaluationBatches(lengths, batch_size, **options)
+    assert len(list(batches)) == len(batches)
     return list(batches)
 
 
-def padding(batches: list[list[int]]) -> float:
+def padding(batches: Batches) -> float:
     """Share of all tokens that are padding."""
     width = sum(max(LENGTHS[row] for row in batch) * len(batch) for batch in batches)
     return 1 - sum(LENGTHS[row] for batch in batches for row in batch) / width
 
 
-@pytest.mark.parametrize("bucketing", [True, False])
-def test_each_pair_comes_once_an_epoch_in_an_order_of_seed_and_epoch(bucketing: bool) -> None:
-    first = epoch(bucketing=bucketing)
-    assert Counter(row for batch in first for row in batch) == Counter(range(1003))
-    assert len(first) == len(TrainingBatches(LENGTHS, 16, 42)) == 63
-    assert first == epoch(bucketing=bucketing)
-    assert first != epoch(1, bucketing=bucketing)
-    assert first != epoch(seed=43, bucketing=bucketing)
-    assert epoch(1, bucketing=bucketing) != epoch(seed=43, bucketing=bucketing), "seeds share no epoch's order"
+@pytest.mark.parametrize("window", [0, WINDOW])
+def test_the_order_follows_from_seed_and_epoch(window: int) -> None:
+    first = epoch(window=window)
+    assert Counter(row for batch in first for row in batch) == Counter(range(3668))
+    assert len(first) == 230 and Counter(map(len, first)) == {16: 229, 4: 1}
+    assert first == epoch(window=window)
+    assert first != epoch(1, window=window)
+    assert first != epoch(seed=43, window=window)
+    assert epoch(1, window=window) != epoch(seed=43, window=window), "seeds share no epoch's order"
 
 
-def test_bucketing_saves_most_of_the_padding_and_still_shuffles() -> None:
-    assert padding(epoch(bucketing=False)) > 0.3
-    assert padding(epoch()) < 0.05
+def test_bucketing_saves_padding_and_still_shuffles() -> None:
+    assert padding(epoch(window=0)) > 0.25
+    assert padding(epoch()) < 0.03
+    assert padding(evaluation(LENGTHS)) < 0.01
+    assert padding(evaluation(LENGTHS[:408])) < 0.01, "as many pairs as MRPC has to validate"
     widths = [max(LENGTHS[row] for row in batch) for batch in epoch()]
-    assert widths != sorted(widths)
-    assert 16 * WINDOW < 1003, "several windows are shuffled here"
+    assert widths[1:] != sorted(widths[1:]) and 16 * WINDOW < 3668
+    neighbours = [set(batch) for batch in epoch(1)]
+    assert not any(set(batch) in neighbours for batch in epoch()), "pairs meet others in each epoch"
 
 
-@pytest.mark.parametrize("done", [1, 30, 62, 63])
+@pytest.mark.parametrize("number", range(3))
+def test_the_largest_batch_comes_first(number: int) -> None:
+    sizes = [max(LENGTHS[row] for row in batch) * len(batch) for batch in epoch(number)]
+    assert sizes[0] == max(sizes)
+
+
+def test_the_first_batches_of_an_evaluation_are_not_all_short_or_all_long() -> None:
+    widths = [max(LENGTHS[row] for row in batch) for batch in evaluation(LENGTHS)]
+    assert widths not in (sorted(widths), sorted(widths, reverse=True))
+    assert max(widths[:10]) - min(widths[:10]) > 20
+
+
+@pytest.mark.parametrize("done", [1, 100, 229, 230])
 def test_an_epoch_can_be_entered_at_any_batch_and_the_next_one_is_whole(done: int) -> None:
-    batches = TrainingBatches(LENGTHS, 16, 42, epoch=2, batches_done=done)
+    batches = TrainingBatches(LENGTHS, 16, 42, WINDOW, epoch=2, batches_done=done)
     batches.set_epoch(2)
     assert list(batches) == epoch(2)[done:]
-    assert len(batches) == 63, "Lightning counts whole epochs"
+    assert len(batches) == 230, "Lightning counts whole epochs"
     batches.set_epoch(3)
     assert list(batches) == epoch(3)
 
 
-def test_processes_share_the_pairs_in_as_many_steps() -> None:
-    shares = [epoch(num_replicas=4, rank=rank) for rank in range(4)]
-    assert {len(share) for share in shares} == {16}
-    rows = Counter(row for share in shares for batch in share for row in batch)
-    assert set(rows) == set(range(1003)) and sum(rows.values()) == 1004
-    for step in zip(*shares, strict=True):
-        assert len({len(batch) for batch in step}) == 1
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("pairs", [3, 4, 48, 49, 50, 51, 408, 3668])
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_each_pair_is_on_one_process_once_an_epoch(pairs: int, processes: int, batch_size: int) -> None:
+    for make in (epoch, evaluation):
+        for options in ({}, {"window": 0}) if make is epoch else ({},):
+            shares = [
+                make(lengths=LENGTHS[:pairs], batch_size=batch_size, num_replicas=processes, rank=rank, **options)
+                for rank in range(processes)
+            ]
+            rows = Counter(row for share in shares for batch in share for row in batch)
+            assert rows == Counter(range(pairs))
+            assert len({len(share) for share in shares}) == 1, "a process with fewer batches leaves the others waiting"
+            sizes = [len(batch) for share in shares for batch in share]
+            assert min(sizes) >= 1 and max(sizes) <= batch_size + 1
+            for step in zip(*shares, strict=True):
+                assert max(map(len, step)) - min(map(len, step)) <= 1

@@ -28,9 +28,10 @@ def test_batches_are_padded_to_their_longest_pair_and_no_further(project: Path, 
 
 def test_both_sentences_are_encoded_as_one_pair(project: Path, encoder: str) -> None:
     data = make_data(encoder, train_file="train.csv", validation_file="validation.csv")
-    batch = next(iter(data.val_dataloader()))
+    batches = data.val_dataloader()
+    batch, row = next(iter(batches)), next(iter(batches.sampler))[0]
     assert data.tokenizer is not None
-    first, second, label = make_rows(25, seed=1)[0]
+    first, second, label = make_rows(25, seed=1)[row]
     ids = batch["input_ids"][0][batch["attention_mask"][0].bool()]
     assert data.tokenizer.decode(ids).replace(" ", "") == f"[CLS]{first}[SEP]{second}[SEP]".replace(
         " ", ""
@@ -41,7 +42,7 @@ def test_both_sentences_are_encoded_as_one_pair(project: Path, encoder: str) -> 
     assert batch["labels"][0] == label
 
 
-def test_training_pairs_come_once_an_epoch_in_a_new_order_and_validation_pairs_in_theirs(
+def test_training_pairs_come_once_an_epoch_in_a_new_order_and_validation_pairs_in_the_same(
     project: Path, encoder: str
 ) -> None:
     data = make_data(encoder, train_file="train.csv", validation_file="validation.csv")
@@ -59,7 +60,11 @@ def test_training_pairs_come_once_an_epoch_in_a_new_order_and_validation_pairs_i
     second = rows(loader)
     assert Counter(first) == Counter(second) == Counter(map(tuple, data.tokens["train"]["input_ids"]))
     assert first != second
-    assert rows(data.val_dataloader()) == list(map(tuple, data.tokens["validation"]["input_ids"]))
+    loader = data.val_dataloader()
+    first = rows(loader)
+    loader.sampler.set_epoch(1)
+    assert first == rows(loader)
+    assert Counter(first) == Counter(map(tuple, data.tokens["validation"]["input_ids"]))
 
 
 def test_a_long_pair_is_cut_to_max_length(project: Path, encoder: str) -> None:
