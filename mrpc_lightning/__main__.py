@@ -1,11 +1,13 @@
 import sys
 
+from mrpc_lightning.memory import keep_memory
 from mrpc_lightning.usage import answer_at_once
 
 
 def entry() -> None:
     """Run the command line of this process."""
     answer_at_once(sys.argv[1:])
+    keep_memory()
     try:
         from mrpc_lightning.cli import main  # seconds of imports
 

@@ -57,10 +57,12 @@ class RunRecorder(Callback):
 
     Args:
         resumed_step: Optimizer steps that a resumed run has done; None for a new run.
+        reason: Why it computes in the precision that it does.
     """
 
-    def __init__(self, resumed_step: int | None) -> None:
+    def __init__(self, resumed_step: int | None, reason: str) -> None:
         self.resumed_step = resumed_step
+        self.reason = reason if resumed_step is None else "as the run began"
         self.config = ""  # the text of config.yaml
         self.wall_seconds = 0.0
         self.training_seconds = 0.0
@@ -109,7 +111,8 @@ class RunRecorder(Callback):
         weights = "" if hparams["pretrained"] else " with random weights"
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {source}")
-        print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters, {trainer.precision}")
+        print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters")
+        print(f"precision {trainer.precision}, {self.reason}")
         max_epochs = trainer.max_epochs or 0
         epochs = f"{results.count(max_epochs, 'epoch')}, " if max_epochs > 0 else ""
         print(

@@ -128,11 +128,12 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make the Trainer, with what depends on the machine: it is not written into config.yaml."""
         config = self.config_init[self.subcommand]
-        kwargs |= chosen_by_machine(config.trainer)
+        chosen, reason = chosen_by_machine(config.trainer, runs.precision(self.content) if self.checkpoint else None)
+        kwargs |= chosen
         if self.subcommand != "fit":
             return super().instantiate_trainer(**kwargs)
         check_callbacks(kwargs["callbacks"], config.trainer, resumed=self.checkpoint is not None)
-        recorder = RunRecorder(None if self.checkpoint is None else self.content["global_step"])
+        recorder = RunRecorder(None if self.checkpoint is None else self.content["global_step"], reason)
         kwargs["callbacks"] += [recorder, FiniteLoss()]
         if not config.trainer.fast_dev_run:
             kwargs["callbacks"].append(LastCheckpoint(config.checkpoint_every, StopRequest()))

@@ -50,6 +50,7 @@ class MRPCDataModule(LightningDataModule):
         batch_size: Training pairs a process and step.
         eval_batch_size: Pairs a process and step in validation, test and prediction.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
+        pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for a TPU or `model.compile`.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
     """
 
@@ -75,6 +76,7 @@ class MRPCDataModule(LightningDataModule):
         batch_size: int = 16,
         eval_batch_size: int = 64,
         bucketing: bool = True,
+        pad_to_multiple_of: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -88,6 +90,8 @@ class MRPCDataModule(LightningDataModule):
                 f"--data.sentence1_column {sentence1_column}, --data.sentence2_column {sentence2_column}, "
                 f"--data.label_column {label_column}: three columns, and two of them are the same"
             )
+        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
+            raise InputError(f"--data.pad_to_multiple_of {pad_to_multiple_of}: must be at least 1")
         if num_workers < 0:
             raise InputError(f"--data.num_workers {num_workers}: must not be negative")
         if not 0 < validation_share < 1:
@@ -181,7 +185,9 @@ class MRPCDataModule(LightningDataModule):
             if name == "validation" and not values["train_file"]:
                 rank_zero_warn(f"{self.source(split)} has no validation split: a share of its pairs is held out")
             everything = self._pairs(tables["train"])
-            return hold_out(everything, values["validation_share"], values["split_seed"], self.source(split))[name]
+            return sources.hold_out(everything, values["validation_share"], values["split_seed"], self.source(split))[
+                name
+            ]
         if name not in tables:
             raise InputError(
                 f"{self.source(split)} has no {name} split, only {', '.join(tables)}: "
@@ -282,7 +288,7 @@ class MRPCDataModule(LightningDataModule):
             order = {"sampler": batches(lengths, size, **options), "batch_size": None}
         return DataLoader(
             tokens,
-            collate_fn=DataCollatorWithPadding(self.tokenizer),
+            collate_fn=DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=self.hparams["pad_to_multiple_of"]),
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=ignore_signals,
@@ -290,19 +296,3 @@ class MRPCDataModule(LightningDataModule):
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             **order,
         )
-
-
-def hold_out(pairs: Dataset, share: float, seed: int, source: str) -> dict[str, Dataset]:
-    """Split pairs into "train" and "validation", each class in proportion, the same for the same seed.
-
-    Raises:
-        InputError: If there are too few pairs of a class.
-    """
-    try:
-        splits = pairs.train_test_split(share, stratify_by_column="label", seed=seed)
-    except ValueError as error:
-        raise InputError(
-            f"{source}: {len(pairs)} pairs are too few to hold out a share of {share:g} of each class; "
-            "give --data.validation_file"
-        ) from error
-    return {"train": splits["train"], "validation": splits["test"]}

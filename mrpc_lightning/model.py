@@ -1,31 +1,21 @@
 from typing import Any
 
 import torch
-from huggingface_hub.utils.tqdm import enable_progress_bars
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import ModuleDict
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryStatScores
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel
 
-from mrpc_lightning import demo, hub
+from mrpc_lightning import step
+from mrpc_lightning.encoder import load_encoder, restore_encoder
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.optim import linear_schedule, parameter_groups
 
 FIGURES = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
-# What can make transformers fetch code or compute otherwise than in float32: nothing that a checkpoint may decide.
-NAMES_CODE = (
-    "auto_map",
-    "attn_implementation",
-    "_attn_implementation",
-    "experts_implementation",
-    "quantization_config",
-)
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
@@ -44,6 +34,10 @@ class ParaphraseClassifier(LightningModule):
         learning_rate: Peak of the schedule. 2e-5 is among the values that the BERT paper recommends.
         weight_decay: AdamW's, for all weights but biases and LayerNorm. 0.01 as in BERT's own optimizer.
         warmup: Below 1 a share of all optimizer steps; from 1 on, optimizer steps. 0.1 as in BERT's own optimizer.
+        hidden_dropout: Share of each layer's outputs that training drops. Unset: the encoder's own, BERT's is 0.1.
+        attention_dropout: Share of attention weights that training drops. Unset: the encoder's own, BERT's is 0.1.
+        freeze_embeddings: Leave the word embeddings as they are pretrained.
+        compile: Train with `torch.compile`, which takes a minute to start and pays for long runs on a GPU.
     """
 
     def __init__(
@@ -55,6 +49,10 @@ class ParaphraseClassifier(LightningModule):
         learning_rate: float = 2e-5,
         weight_decay: float = 0.01,
         warmup: float = 0.1,
+        hidden_dropout: float | None = None,
+        attention_dropout: float | None = None,
+        freeze_embeddings: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if len(set(label_names)) != 2 or len(label_names) != 2:
@@ -62,6 +60,11 @@ class ParaphraseClassifier(LightningModule):
         for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("warmup", warmup)):
             if value < 0:
                 raise InputError(f"--model.{name} {value:g}: must not be negative")
+        for name, share in (("hidden_dropout", hidden_dropout), ("attention_dropout", attention_dropout)):
+            if share is not None and not 0 <= share < 1:
+                raise InputError(f"--model.{name} {share:g}: a share, from 0 to below 1")
+        if freeze_embeddings and not pretrained:
+            raise InputError("--model.freeze_embeddings true: random embeddings (--model.pretrained false) must learn")
         if learning_rate > 1:
             raise InputError(
                 f"--model.learning_rate {learning_rate:g}: at most 1; 2e-5 to 5e-5 suit a pretrained encoder"
@@ -87,13 +90,22 @@ class ParaphraseClassifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Load the encoder, unless a checkpoint has already made it."""
+        values = self.hparams
         if self.model is None:
             self.model = load_encoder(
-                self.hparams["model_name"],
-                self.hparams["revision"],
-                self.hparams["pretrained"],
-                self.hparams["label_names"],
+                values["model_name"],
+                values["revision"],
+                values["pretrained"],
+                values["label_names"],
+                hidden_dropout=values["hidden_dropout"],
+                attention_dropout=values["attention_dropout"],
             )
+        self.model.get_input_embeddings().requires_grad_(not values["freeze_embeddings"])
+
+    def configure_model(self) -> None:
+        """Make the encoder fast on the Trainer's device."""
+        if self.model is not None and self._trainer is not None:  # load_from_checkpoint calls this before either
+            step.make_fast(self.model, self.trainer.strategy.root_device, self.hparams["compile"])
 
     def load_finetuned(self) -> None:
         """Load an encoder that was fine-tuned elsewhere, to score it as it is.
@@ -116,16 +128,14 @@ class ParaphraseClassifier(LightningModule):
         """Make the encoder from the checkpoint's configuration, without a network."""
         self.saved_figures = dict(checkpoint.get("figures", {}))
         if self.model is None:
-            values = {key: value for key, value in checkpoint["encoder_config"].items() if key not in NAMES_CODE}
-            config = AutoConfig.for_model(values.pop("model_type"), **values)
-            self.model = AutoModelForSequenceClassification.from_config(
-                config, dtype=torch.float32, trust_remote_code=False
-            )
+            self.model = restore_encoder(checkpoint["encoder_config"])
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the logits, of shape (batch, 2), of token tensors of shape (batch, tokens)."""
         assert self.model is not None
-        logits: Tensor = self.model(**inputs).logits
+        # Only training is compiled: its batches have few shapes.
+        call = self.model if self.training else self.model.forward
+        logits: Tensor = call(**inputs).logits
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -161,9 +171,12 @@ class ParaphraseClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make AdamW and its schedule, which advances with each optimizer step."""
         assert self.model is not None
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self.model.parameters(), self.hparams["weight_decay"]), lr=self.hparams["learning_rate"]
-        )
+        groups = parameter_groups(self.model.parameters(), self.hparams["weight_decay"])
+        # Where gradients are scaled (fp16) those of a fused optimizer cannot be clipped.
+        fused = self.trainer.strategy.root_device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(groups, lr=self.hparams["learning_rate"], fused=fused)
+        if fused:
+            optimizer._step_supports_amp_scaling = False  # else Lightning fears it for bf16, too
         schedule = linear_schedule(optimizer, self.hparams["warmup"], self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -194,79 +207,4 @@ class ParaphraseClassifier(LightningModule):
         counts.reset()
         self.log_dict(
             {f"{stage}_{name}": value for name, value in zip(COUNTS, values, strict=True)}, logger=False, sync_dist=True
-        )
-
-
-def load_encoder(
-    model_name: str, revision: str | None, pretrained: bool, label_names: list[str], head: bool = False
-) -> PreTrainedModel:
-    """Load an encoder with a head for two classes, in float32 and in training mode.
-
-    Args:
-        model_name: See `ParaphraseClassifier`.
-        revision: See there.
-        pretrained: See there.
-        label_names: See there.
-        head: Whether it must bring a trained head for these classes; else it gets a fresh one.
-
-    Raises:
-        InputError: If there is no such encoder, the Hub cannot be reached, or a trained head is missing.
-    """
-    source = demo.resolve(model_name)
-    hub.prepare(source, f"--model.model_name {model_name}")
-    names = dict(enumerate(label_names))
-    verbosity = transformers_logging.get_verbosity()
-    # The report of missing head weights is right, expected, and alarming.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    enable_progress_bars()  # the download's: it can be 440 MB
-    try:
-        config = AutoConfig.from_pretrained(
-            source,
-            revision=revision,
-            trust_remote_code=False,
-            id2label=names,
-            label2id={name: label for label, name in names.items()},
-        )
-        if head:
-            check_labels(AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False), label_names)
-        if pretrained:
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                source,
-                revision=revision,
-                trust_remote_code=False,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-            if head and (found["missing_keys"] or found["mismatched_keys"]):
-                raise InputError(
-                    f"--ckpt_path none --model.model_name {model_name}: has no trained head for two classes, so "
-                    "there is nothing to score; fine-tune it first, with fit"
-                )
-        else:
-            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"--model.model_name {model_name}: {hub.explain(error, source)}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    # from_pretrained returns a model in eval mode, and Lightning leaves it there: no dropout in training.
-    encoder: PreTrainedModel = model.train()
-    return encoder
-
-
-def check_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
-    """See to it that a trained head's classes are the data's, in the same order.
-
-    Raises:
-        InputError: If they are not.
-    """
-    found = [str(name) for _, name in sorted((config.id2label or {}).items())]
-    if len(found) != 2 or (found != label_names and found != ["LABEL_0", "LABEL_1"]):
-        raise InputError(
-            f"--model.label_names {label_names}: the head's classes are {found}; "
-            + ("name them in this order" if len(found) == 2 else "only heads for two classes can be scored")
         )

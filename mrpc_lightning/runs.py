@@ -261,3 +261,9 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def precision(content: dict[str, Any]) -> str | None:
+    """Return the precision in which a run was trained, so that its figures come again; None where it cannot be had."""
+    found = content.get("recipe", {}).get("trainer", {}).get("precision")
+    return found if found in ("32-true", "bf16-mixed") or (found == "16-mixed" and torch.cuda.is_available()) else None

@@ -1,6 +1,7 @@
 """What a run is set to where nothing else is said, what a machine decides, and which settings are refused."""
 
 import os
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,10 @@ def check_settings(config: Any) -> None:
         raise InputError(f"--trainer.devices {devices}: this machine has {cores} cores, and a process needs one")
     if config.checkpoint_every is not None and config.checkpoint_every < 1:
         raise InputError(f"--checkpoint_every {config.checkpoint_every}: at least 1 optimizer step, or null")
+    if config.model.compile and not config.data.pad_to_multiple_of:
+        raise InputError(
+            "--model.compile true: needs --data.pad_to_multiple_of, 32 say: each width of a batch is compiled once"
+        )
     if config.trainer.max_epochs == 0:
         raise InputError("--trainer.max_epochs 0: at least 1")
     if config.trainer.accumulate_grad_batches < 1:
@@ -102,11 +107,39 @@ def check_callbacks(callbacks: list[Any], trainer: Any, resumed: bool) -> None:
         raise InputError(f"--ckpt_path: a run with {', '.join(names)} cannot go on exactly where it stopped")
 
 
-def choose_precision(accelerator: str) -> str:
-    """Choose mixed precision on a GPU: bf16 where the card computes in it, else fp16. Anything else stays in fp32."""
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+def choose_precision(asked: str | None, accelerator: str) -> tuple[str, str]:
+    """Choose mixed precision where the hardware computes in it: bf16, or fp16 on older cards; else fp32.
+
+    Args:
+        asked: `trainer.precision`, if it is set.
+        accelerator: `trainer.accelerator`.
+
+    Returns:
+        The precision, and why.
+    """
+    if asked is not None:
+        return asked, "as asked"
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        card = torch.cuda.get_device_name()
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", f"as {card} computes in bf16"
+        return "16-mixed", f"as {card} computes in fp16, not in bf16"
+    if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
+        instructions = bf16_instructions()
+        if instructions:
+            return "bf16-mixed", f"as this CPU computes in bf16 ({instructions})"
+        return "32-true", "as this CPU has no bf16 instructions"
+    return "32-true", f"the choice for accelerator {accelerator}"
+
+
+def bf16_instructions() -> str:
+    """Return the instructions by which this CPU multiplies bf16 matrices; empty if it would only imitate them."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        if torch.cpu._is_amx_tile_supported():
+            return "AMX"
+        return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else ""
+    # oneDNN, which would do the multiplying, asks the CPU; on x86 it counts imitations as well.
+    return "BF16" if torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported() else ""
 
 
 def logs_folder(config: Any) -> Path:

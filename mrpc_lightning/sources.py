@@ -62,6 +62,22 @@ def digest(pairs: Dataset) -> str:
     return hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def hold_out(pairs: Dataset, share: float, seed: int, source: str) -> dict[str, Dataset]:
+    """Split pairs into "train" and "validation", each class in proportion, the same for the same seed.
+
+    Raises:
+        InputError: If there are too few pairs of a class.
+    """
+    try:
+        splits = pairs.train_test_split(share, stratify_by_column="label", seed=seed)
+    except ValueError as error:
+        raise InputError(
+            f"{source}: {len(pairs)} pairs are too few to hold out a share of {share:g} of each class; "
+            "give --data.validation_file"
+        ) from error
+    return {"train": splits["train"], "validation": splits["test"]}
+
+
 def read_folder(folder: Path) -> dict[str, Table]:
     """Read MRPC's own files, in Microsoft's or GLUE's layout, or a folder that `save_to_disk` wrote.
 

@@ -43,24 +43,24 @@ class Trainer(LightningTrainer):
             print(f'exported  {to}; use it with pipeline("text-classification", model="{to}")')
 
 
-def chosen_by_machine(config: Any) -> dict[str, Any]:
+def chosen_by_machine(config: Any, trained_in: str | None) -> tuple[dict[str, Any], str]:
     """Choose the precision and whether to show a progress bar, where nothing was said.
 
     Args:
         config: The Trainer's configuration, with its callbacks made.
+        trained_in: The precision of the run that is evaluated, whose figures come again in that one alone.
 
     Returns:
-        Arguments of the Trainer.
+        Arguments of the Trainer, and why it is this precision.
     """
-    chosen: dict[str, Any] = {}
-    if config.precision is None and not config.plugins:
-        chosen["precision"] = choose_precision(config.accelerator)
+    precision, reason = choose_precision(config.precision or trained_in, config.accelerator)
+    chosen: dict[str, Any] = {} if config.plugins else {"precision": precision}
     callbacks = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] * bool(config.callbacks)
     bar = config.enable_progress_bar
     if not any(isinstance(callback, ProgressBar) for callback in callbacks):
         chosen["enable_progress_bar"] = bar = sys.stdout.isatty() if bar is None else bar
         callbacks = [*callbacks, EpochBar()] if bar else callbacks
-    return {**chosen, "callbacks": [*callbacks]}
+    return {**chosen, "callbacks": [*callbacks]}, reason
 
 
 def keep_recipe(trainer: Trainer, recipe: dict[str, Any], words: list[str]) -> str:

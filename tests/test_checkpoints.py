@@ -128,7 +128,7 @@ def test_a_checkpoint_decides_on_no_code_that_transformers_would_fetch(project: 
     }
     torch.save(content, best)
     tested = main(["test", CPU])
-    assert tested.model.model.config._attn_implementation == "sdpa"
+    assert tested.model.model.config._attn_implementation in ("sdpa", "mrpc_lightning")
     assert figures(RUN / "test_metrics.json") == figures(RUN / "metrics.json")
 
 

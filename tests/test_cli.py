@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_sources import write_mrpc
 
 from mrpc_lightning import main
-from mrpc_lightning.settings import choose_precision
+from mrpc_lightning.settings import bf16_instructions, choose_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
@@ -250,20 +250,33 @@ def test_a_flag_goes_before_a_checkpoint_and_a_checkpoint_before_a_config_file(
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "gpu", "bf16", "precision"),
+    ("accelerator", "card", "cpu", "precision", "reason"),
     [
-        ("auto", True, True, "bf16-mixed"),
-        ("gpu", True, False, "16-mixed"),
-        ("cpu", True, True, "32-true"),
-        ("auto", False, False, "32-true"),
+        ("auto", "bf16", "", "bf16-mixed", "as a card computes in bf16"),
+        ("gpu", "fp16", "AMX", "16-mixed", "as a card computes in fp16, not in bf16"),
+        ("cpu", "bf16", "AMX", "bf16-mixed", "as this CPU computes in bf16 (AMX)"),
+        ("auto", "", "AVX512-BF16", "bf16-mixed", "as this CPU computes in bf16 (AVX512-BF16)"),
+        ("auto", "", "", "32-true", "as this CPU has no bf16 instructions"),
+        ("tpu", "bf16", "AMX", "32-true", "the choice for accelerator tpu"),
     ],
 )
 def test_precision_follows_the_hardware(
-    monkeypatch: pytest.MonkeyPatch, accelerator: str, gpu: bool, bf16: bool, precision: str
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, card: str, cpu: str, precision: str, reason: str
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    assert choose_precision(accelerator) == precision
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(card))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: card == "bf16")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr("mrpc_lightning.settings.bf16_instructions", lambda: cpu)
+    assert choose_precision(None, accelerator) == (precision, reason)
+    assert choose_precision("64-true", accelerator) == ("64-true", "as asked")
+
+
+def test_bf16_is_chosen_just_where_the_cpu_says_that_it_has_it() -> None:
+    if not Path("/proc/cpuinfo").is_file():
+        pytest.skip("only Linux says what its CPU can do")
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert bool(bf16_instructions()) == bool(flags & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
 def test_a_precision_that_was_set_stands(project: Path, arguments: list[str]) -> None:

@@ -1,0 +1,133 @@
+"""The encoder: loaded, with the head and the dropout that were asked for."""
+
+from typing import Any
+
+import torch
+from huggingface_hub.utils.tqdm import enable_progress_bars
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from mrpc_lightning import demo, hub
+from mrpc_lightning.errors import InputError
+
+# What can make transformers fetch code or compute otherwise than in float32: nothing that a checkpoint may decide.
+NAMES_CODE = (
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "quantization_config",
+)
+# What configurations call the two kinds of dropout: BERT and its like, then DistilBERT, then ModernBERT.
+DROPOUT = {
+    "hidden_dropout": ("hidden_dropout_prob", "dropout", "mlp_dropout"),
+    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
+}
+
+
+def load_encoder(
+    model_name: str,
+    revision: str | None,
+    pretrained: bool,
+    label_names: list[str],
+    head: bool = False,
+    **dropout: float | None,
+) -> PreTrainedModel:
+    """Load an encoder with a head for two classes, in float32 and in training mode.
+
+    Args:
+        model_name: See `ParaphraseClassifier`.
+        revision: See there.
+        pretrained: See there.
+        label_names: See there.
+        head: Whether it must bring a trained head for these classes; else it gets a fresh one.
+        dropout: `hidden_dropout` and `attention_dropout`, see there.
+
+    Raises:
+        InputError: If there is no such encoder, the Hub cannot be reached, a trained head is missing, or the encoder
+            has no such dropout.
+    """
+    source = demo.resolve(model_name)
+    hub.prepare(source, f"--model.model_name {model_name}")
+    names = dict(enumerate(label_names))
+    verbosity = transformers_logging.get_verbosity()
+    # The report of missing head weights is right, expected, and alarming.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    enable_progress_bars()  # the download's: it can be 440 MB
+    try:
+        config = AutoConfig.from_pretrained(
+            source,
+            revision=revision,
+            trust_remote_code=False,
+            id2label=names,
+            label2id={name: label for label, name in names.items()},
+        )
+        set_dropout(config, f"--model.model_name {model_name}", **dropout)
+        if head:
+            check_labels(AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False), label_names)
+        if pretrained:
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                source,
+                revision=revision,
+                trust_remote_code=False,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+            if head and (found["missing_keys"] or found["mismatched_keys"]):
+                raise InputError(
+                    f"--ckpt_path none --model.model_name {model_name}: has no trained head for two classes, so "
+                    "there is nothing to score; fine-tune it first, with fit"
+                )
+        else:
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"--model.model_name {model_name}: {hub.explain(error, source)}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    # from_pretrained returns a model in eval mode, and Lightning leaves it there: no dropout in training.
+    encoder: PreTrainedModel = model.train()
+    return encoder
+
+
+def restore_encoder(encoder_config: dict[str, Any]) -> PreTrainedModel:
+    """Make an encoder from the configuration that a checkpoint holds, without a network."""
+    values = {key: value for key, value in encoder_config.items() if key not in NAMES_CODE}
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
+        config, dtype=torch.float32, trust_remote_code=False
+    )
+    return model
+
+
+def set_dropout(config: PreTrainedConfig, encoder: str, **dropout: float | None) -> None:
+    """Put the dropout that was asked for into an encoder's configuration.
+
+    Raises:
+        InputError: If this encoder has no dropout of that kind.
+    """
+    for name, value in dropout.items():
+        found = [key for key in DROPOUT[name] if hasattr(config, key)]
+        if value is not None and not found:
+            raise InputError(f"--model.{name} {value:g}: the encoder of {encoder} has no such dropout")
+        if value is not None:
+            setattr(config, found[0], value)
+
+
+def check_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
+    """See to it that a trained head's classes are the data's, in the same order.
+
+    Raises:
+        InputError: If they are not.
+    """
+    found = [str(name) for _, name in sorted((config.id2label or {}).items())]
+    if len(found) != 2 or (found != label_names and found != ["LABEL_0", "LABEL_1"]):
+        raise InputError(
+            f"--model.label_names {label_names}: the head's classes are {found}; "
+            + ("name them in this order" if len(found) == 2 else "only heads for two classes can be scored")
+        )
