@@ -49,7 +49,9 @@ def log_hyperparameters(
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, final, trainer.global_step)
-            logger.finalize("success")  # the Trainer did, before these last figures
+        else:
+            logger.log_metrics(final, trainer.global_step)
+        logger.finalize("success")  # the Trainer did, before these last figures
 
 
 class RunRecorder(Callback):
@@ -161,9 +163,10 @@ class RunRecorder(Callback):
         """Stop the clock of an epoch and print its figures."""
         self.training_seconds += time.perf_counter() - self._epoch_start
         self._epoch_start = 0.0
-        figures = "  ".join(
-            f"{name} {trainer.callback_metrics[name]:.4f}" for name in EPOCH_FIGURES if name in trainer.callback_metrics
-        )
+        assert isinstance(pl_module, ParaphraseClassifier)
+        # The model logs its training loss after this.
+        found = {**trainer.callback_metrics, "train_loss": pl_module.losses["train_loss"].compute()}  # type: ignore[operator]  # ModuleDict forgets the type
+        figures = "  ".join(f"{name} {found[name]:.4f}" for name in EPOCH_FIGURES if name in found)
         line = f"epoch {trainer.current_epoch + 1}  {figures}"
         # The bar prints above itself; a plain print would break it.
         progress_bar = trainer.progress_bar_callback

@@ -94,7 +94,7 @@ def of_schedule(step: int, total_steps: int, learning_rate: float, peak: float) 
 def both_sentences(data: MRPCDataModule, split: str) -> list[tuple[str, str]]:
     """Return a split's sentences, pair by pair."""
     pairs = data.pairs[split]
-    return list(zip(pairs["sentence1"], pairs["sentence2"], strict=True))
+    return list(zip(pairs["sentence1"][:], pairs["sentence2"][:], strict=True))
 
 
 def pair_key(first: str, second: str) -> frozenset[str]:

@@ -68,7 +68,9 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
     stopped = epochs < (trainer.max_epochs or 0) and trainer.should_stop
     peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
     trainer.limit_test_batches = 1.0  # the final figures are of the whole split
+    loggers, trainer.loggers = trainer.loggers, []  # they get the figures once, with the hyper-parameters
     trainer.test(model, data.val_dataloader(), ckpt_path=best, verbose=False, weights_only=True)
+    trainer.loggers = loggers
     recorder = next(callback for callback in trainer.callbacks if isinstance(callback, RunRecorder))  # type: ignore[attr-defined]  # Lightning sets it
     saved = runs.read_checkpoint(Path(best))
     epoch, pairs_per_second = saved["epoch"] + 1, recorder.trained_pairs / (recorder.training_seconds or 1)

@@ -157,7 +157,7 @@ class MRPCDataModule(LightningDataModule):
         for split in self._splits(stage):
             if split not in self.tokens:
                 self.pairs[split] = self.read(split)
-                if split == "train" and len(set(self.pairs[split]["label"])) == 1:
+                if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
                     raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
                 self.tokens[split], self.cut[split] = tokenize(
                     self.tokenizer, self.pairs[split], self.hparams["max_length"]
@@ -284,7 +284,7 @@ class MRPCDataModule(LightningDataModule):
                         f"{self.source(split)}: {len(tokens)} pairs are too few for {trainer.world_size} processes; "
                         "give fewer --trainer.devices"
                     )
-            lengths = [len(ids) for ids in tokens["input_ids"]]
+            lengths = [len(ids) for ids in tokens["input_ids"][:]]
             order = {"sampler": batches(lengths, size, **options), "batch_size": None}
         return DataLoader(
             tokens,

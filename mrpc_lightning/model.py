@@ -74,7 +74,9 @@ class ParaphraseClassifier(LightningModule):
         self.metrics = ModuleDict(
             {
                 f"{stage}_metrics": MetricCollection(
-                    {"accuracy": BinaryAccuracy(), "f1": BinaryF1Score()}, prefix=f"{stage}_"
+                    # Labels were checked when they were read, and predictions are classes.
+                    {"accuracy": BinaryAccuracy(validate_args=False), "f1": BinaryF1Score(validate_args=False)},
+                    prefix=f"{stage}_",
                 )
                 for stage in ("train", "val", "test")
             }
@@ -83,7 +85,7 @@ class ParaphraseClassifier(LightningModule):
         self.losses = ModuleDict(
             {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("train", "val", "test")}
         )
-        self.counts = ModuleDict({stage: BinaryStatScores() for stage in ("val", "test")})
+        self.counts = ModuleDict({stage: BinaryStatScores(validate_args=False) for stage in ("val", "test")})
         self.saved_figures: dict[str, float] = {}
 
     # The encoder is made late: a checkpoint brings its own configuration and needs no pretrained weights.
@@ -160,13 +162,17 @@ class ParaphraseClassifier(LightningModule):
         probabilities: Tensor = self(**inputs).float().softmax(dim=-1)
         return probabilities
 
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's figures."""
+        self._log_figures("train")
+
     def on_validation_epoch_end(self) -> None:
-        """Log the counts behind the figures."""
-        self._log_counts("val")
+        """Log the figures and the counts behind them."""
+        self._log_figures("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the counts behind the figures."""
-        self._log_counts("test")
+        """Log the figures and the counts behind them."""
+        self._log_figures("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make AdamW and its schedule, which advances with each optimizer step."""
@@ -195,16 +201,20 @@ class ParaphraseClassifier(LightningModule):
         mean_loss.update(loss.detach().expand(len(labels)))  # torchmetrics 1.9 loses weights where NaN is let through
         if stage != "train":
             self.counts[stage].update(predictions, labels)  # type: ignore[operator]  # ModuleDict forgets the type
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
-        self.log(f"{stage}_loss", mean_loss, **options)
-        self.log_dict(metrics, **options)
         return loss
 
-    def _log_counts(self, stage: str) -> None:
+    def _log_figures(self, stage: str) -> None:
+        # Once an epoch: to log a metric costs more than to update it.
+        metrics, mean_loss = self.metrics[f"{stage}_metrics"], self.losses[f"{stage}_loss"]
+        assert isinstance(metrics, MetricCollection) and isinstance(mean_loss, MeanMetric)
+        self.log_dict({f"{stage}_loss": mean_loss.compute(), **metrics.compute()}, sync_dist=True)
+        metrics.reset()
+        mean_loss.reset()
+        if stage == "train":
+            return
         counts = self.counts[stage]
         assert isinstance(counts, BinaryStatScores)
         values = counts.compute()[:4].float()
         counts.reset()
-        self.log_dict(
-            {f"{stage}_{name}": value for name, value in zip(COUNTS, values, strict=True)}, logger=False, sync_dist=True
-        )
+        named = {f"{stage}_{name}": value for name, value in zip(COUNTS, values, strict=True)}
+        self.log_dict(named, logger=False, sync_dist=True)

@@ -57,7 +57,7 @@ def from_datasets(splits: DatasetDict, source: str) -> dict[str, Table]:
 
 def digest(pairs: Dataset) -> str:
     """Return what tells pairs from others: a hash of their sentences and labels, in their order."""
-    columns = [pairs[name] for name in ("sentence1", "sentence2", "label")]
+    columns = [pairs[name][:] for name in ("sentence1", "sentence2", "label")]
     rows = "\n".join(map(repr, zip(*columns, strict=True)))
     return hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()
 

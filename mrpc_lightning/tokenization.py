@@ -40,11 +40,11 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, pairs: Dataset, max_length: int
         The model's inputs, row for row, and the number of pairs that were cut.
     """
     # Both sentences at once: the tokenizer puts the separator and token_type_ids where this encoder wants them.
-    encoded = tokenizer(list(pairs["sentence1"]), list(pairs["sentence2"]), truncation=True, max_length=max_length)
+    encoded = tokenizer(pairs["sentence1"][:], pairs["sentence2"][:], truncation=True, max_length=max_length)
     cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
     columns = dict(encoded)
     if "label" in pairs.column_names:
-        columns["labels"] = list(pairs["label"])
+        columns["labels"] = pairs["label"][:]
     return Dataset.from_dict(columns), cut
 
 
