@@ -55,7 +55,7 @@ def log_hyperparameters(
 
 
 class RunRecorder(Callback):
-    """Say what a run is about to do, keep what it needs later, and measure how fast it trains.
+    """Say what a run is about to do, keep what it needs later, and tell how it went.
 
     Args:
         resumed_step: Optimizer steps that a resumed run has done; None for a new run.
@@ -67,25 +67,16 @@ class RunRecorder(Callback):
         self.reason = reason if resumed_step is None else "as the run began"
         self.config = ""  # the text of config.yaml
         self.wall_seconds = 0.0
-        self.training_seconds = 0.0
-        self.trained_pairs = 0
         self.starts = 1
-        self._start = self._epoch_start = self._validation_start = 0.0
+        self._start = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run goes on counting."""
-        now = time.perf_counter()
-        return {
-            "wall_seconds": self.wall_seconds + now - self._start,
-            "training_seconds": self.training_seconds + (now - self._epoch_start if self._epoch_start else 0.0),
-            "trained_pairs": self.trained_pairs,
-            "starts": self.starts,
-        }
+        return {"wall_seconds": self.wall_seconds + time.perf_counter() - self._start, "starts": self.starts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self.wall_seconds, self.training_seconds = state_dict["wall_seconds"], state_dict["training_seconds"]
-        self.trained_pairs, self.starts = state_dict["trained_pairs"], state_dict["starts"] + 1
+        self.wall_seconds, self.starts = state_dict["wall_seconds"], state_dict["starts"] + 1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what follows from the configuration, keep configuration and tokenizer, lay out TensorBoard's charts.
@@ -137,32 +128,8 @@ class RunRecorder(Callback):
                 start = Event(session_log=SessionLog(status=SessionLog.START))
                 logger.experiment.file_writer.add_event(start, self.resumed_step)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of an epoch that is entered in its midst."""
-        self._epoch_start = time.perf_counter()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of an epoch."""
-        self._epoch_start = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count pairs."""
-        self.trained_pairs += len(batch["labels"]) * trainer.world_size
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the training clock while the model is validated."""
-        self._validation_start = time.perf_counter()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the training clock go on."""
-        self._epoch_start += time.perf_counter() - self._validation_start
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock of an epoch and print its figures."""
-        self.training_seconds += time.perf_counter() - self._epoch_start
-        self._epoch_start = 0.0
+        """Print the epoch's figures."""
         assert isinstance(pl_module, ParaphraseClassifier)
         # The model logs its training loss after this.
         found = {**trainer.callback_metrics, "train_loss": pl_module.losses["train_loss"].compute()}  # type: ignore[operator]  # ModuleDict forgets the type

@@ -31,6 +31,7 @@ from mrpc_lightning.settings import (
     pin_logger,
 )
 from mrpc_lightning.signals import StopRequest, slurm_job, stopping_at_once
+from mrpc_lightning.throughput import Throughput
 from mrpc_lightning.tokenization import load_tokenizer
 from mrpc_lightning.trainer import Trainer, check_folder, chosen_by_machine, keep_recipe
 from mrpc_lightning.usage import answer_at_once, raise_usage
@@ -134,7 +135,7 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         check_callbacks(kwargs["callbacks"], config.trainer, resumed=self.checkpoint is not None)
         recorder = RunRecorder(None if self.checkpoint is None else self.content["global_step"], reason)
-        kwargs["callbacks"] += [recorder, FiniteLoss()]
+        kwargs["callbacks"] += [recorder, Throughput(), FiniteLoss()]
         if not config.trainer.fast_dev_run:
             kwargs["callbacks"].append(LastCheckpoint(config.checkpoint_every, StopRequest()))
         trainer: Any = super().instantiate_trainer(**kwargs)

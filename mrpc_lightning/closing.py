@@ -12,6 +12,7 @@ from mrpc_lightning.callbacks import RunRecorder, log_hyperparameters
 from mrpc_lightning.console import say
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.throughput import Throughput
 
 
 def report(
@@ -71,9 +72,11 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
     loggers, trainer.loggers = trainer.loggers, []  # they get the figures once, with the hyper-parameters
     trainer.test(model, data.val_dataloader(), ckpt_path=best, verbose=False, weights_only=True)
     trainer.loggers = loggers
-    recorder = next(callback for callback in trainer.callbacks if isinstance(callback, RunRecorder))  # type: ignore[attr-defined]  # Lightning sets it
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+    recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
+    speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).figures()
     saved = runs.read_checkpoint(Path(best))
-    epoch, pairs_per_second = saved["epoch"] + 1, recorder.trained_pairs / (recorder.training_seconds or 1)
+    epoch = saved["epoch"] + 1
     warnings, details = checks.of_pairs(data)
     warnings += checks.of_schedule(steps, int(total_steps), last_rate, peak)
     figures = report(
@@ -95,7 +98,7 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
         **provenance.describe(trainer),
         starts=recorder.starts,
         wall_seconds=round(recorder.wall_seconds, 1),
-        training_pairs_per_second=round(pairs_per_second, 1),
+        **{f"training_{name}": float(f"{value:.4g}") for name, value in speed.items()},
     )
     log_hyperparameters(trainer, model, config, figures)
     has_curves = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
@@ -103,7 +106,7 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
     say(
         trainer,
         f"{results.duration(recorder.wall_seconds)} for {results.count(epochs, 'epoch')}"
-        f"{', stopped early' * stopped}; {pairs_per_second:.0f} pairs/s while training\n\n"
+        f"{', stopped early' * stopped}; while training {results.speed(speed)}\n\n"
         f"run    {folder}\n"
         f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
     )

@@ -75,3 +75,13 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def speed(figures: Mapping[str, float]) -> str:
+    """Write what `Throughput.figures` returned."""
+    parts = [f"{figures.get('pairs_per_second', 0):,.0f} pairs/s", f"{figures['padding']:.1%} padding"]
+    if "model_flops_utilization" in figures:
+        parts.append(f"{figures['model_flops_utilization']:.0%} of the machine's matrix rate")
+    if figures["peak_memory_gigabytes"]:
+        parts.append(f"{figures['peak_memory_gigabytes']:.1f} GB at most")
+    return ", ".join(parts)

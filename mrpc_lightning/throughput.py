@@ -1,0 +1,150 @@
+"""How fast a run trains, and how much of the machine it uses: to the loggers as it runs, and in the final table."""
+
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
+
+
+class Throughput(Callback):
+    """Counts pairs, tokens and padding while a run trains, and the time that it takes; validation's is left out.
+
+    The model FLOPs utilization (MFU) is the share of the rate at which this machine multiplies large matrices in the
+    run's number format. See `model_flops` for what is counted; padding is not.
+    """
+
+    def __init__(self) -> None:
+        self.training_seconds = 0.0
+        self.trained_pairs = 0
+        self.trained_tokens: torch.Tensor | int = 0  # on the device: to ask for it is to wait
+        self.computed_tokens = 0  # with padding
+        self.flops_per_token = 0
+        self.machine_flops = 0.0  # a second
+        self._since = 0.0  # when the clock was started last; 0: it stands
+        self._logged: list[float] = [0.0, 0, 0, 0]  # what `_counts` returned when figures were logged last
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run goes on counting."""
+        now, logged = self._counts(), self._logged
+        return {"training_seconds": [now[0], logged[0]], "counts": now[1:], "logged": logged[1:]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.training_seconds, logged = state_dict["training_seconds"]
+        self.trained_pairs, self.trained_tokens, self.computed_tokens = state_dict["counts"]
+        self._logged = [logged, *state_dict["logged"]]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the machine."""
+        self.flops_per_token = model_flops(pl_module)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+            dtype = DTYPES.get(str(trainer.precision).split("-")[0], torch.float32)
+            self.machine_flops = matrix_flops(trainer.strategy.root_device, dtype) * trainer.world_size
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of an epoch that is entered in its midst."""
+        self._start()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of an epoch."""
+        self._start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count, and log how fast it was since the last time."""
+        self.trained_pairs += len(batch["input_ids"]) * trainer.world_size
+        self.trained_tokens = self.trained_tokens + batch["attention_mask"].sum() * trainer.world_size
+        self.computed_tokens += batch["input_ids"].numel() * trainer.world_size
+        every = trainer.log_every_n_steps * trainer.accumulate_grad_batches  # type: ignore[attr-defined]  # Lightning sets it
+        if trainer.loggers and every and (batch_idx + 1) % every == 0:
+            before, self._logged = self._logged, self._counts()
+            figures = self._figures(self._logged, before)
+            for logger in trainer.loggers:
+                logger.log_metrics(figures, trainer.global_step - 1)  # steps count from 0 in Lightning's curves
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock while the model is validated."""
+        self._stop()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the clock go on."""
+        self._start()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock of an epoch."""
+        self._stop()
+
+    def figures(self) -> dict[str, float]:
+        """Return the whole run's figures."""
+        return self._figures(self._counts(), [0, 0, 0, 0])
+
+    def _start(self) -> None:
+        self._since = time.perf_counter()
+
+    def _stop(self) -> None:
+        self.training_seconds = self._counts()[0]
+        self._since = 0.0
+
+    def _counts(self) -> list[float]:
+        self.trained_tokens = int(self.trained_tokens)
+        seconds = self.training_seconds + (time.perf_counter() - self._since if self._since else 0.0)
+        return [seconds, self.trained_pairs, self.trained_tokens, self.computed_tokens]
+
+    def _figures(self, now: list[float], before: list[float]) -> dict[str, float]:
+        seconds, pairs, tokens, computed = (one - other for one, other in zip(now, before, strict=True))
+        figures = {"padding": 1 - tokens / (computed or 1), "peak_memory_gigabytes": peak_memory() / 1e9}
+        if seconds > 0:
+            figures |= {"pairs_per_second": pairs / seconds, "tokens_per_second": tokens / seconds}
+            if self.machine_flops:
+                figures["model_flops_utilization"] = self.flops_per_token * tokens / seconds / self.machine_flops
+        return figures
+
+
+def model_flops(model: nn.Module) -> int:
+    """Return the floating-point operations by which one token is trained on.
+
+    6 for each parameter outside the embeddings: 2 forward and 4 backward (Kaplan et al. 2020, section 2.1). Attention's
+    own products, a few percent at a hundred tokens, are left out, as is what `step` saves in the last layer.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return 6 * sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in embeddings)
+
+
+def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure at how many floating-point operations a second a device multiplies large square matrices.
+
+    Args:
+        device: A CPU or a CUDA card; of others nothing is known.
+        dtype: Number format of the matrices.
+
+    Returns:
+        The best of a few tries, which take some hundredths of a second; 0 where nothing is known.
+    """
+    if device.type not in ("cpu", "cuda"):
+        return 0.0
+    size = 1024 if device.type == "cpu" else 8192
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # waits for the card
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held: on the card, if there is one; 0 where the system tells not."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes, elsewhere
