@@ -39,7 +39,7 @@ class TrainingBatches(DistributedSampler[list[int]]):
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | Rows,
         batch_size: int,
         seed: int,
         window: int,
@@ -96,7 +96,7 @@ class EvaluationBatches(DistributedSampler[list[int]]):
         rank: This process.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, num_replicas: int = 1, rank: int = 0) -> None:
+    def __init__(self, lengths: Sequence[int] | Rows, batch_size: int, num_replicas: int = 1, rank: int = 0) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]  # it only asks for the length
         order = numpy.argsort(lengths, kind="stable")
         starts, tokens = [0], 0

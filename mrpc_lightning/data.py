@@ -14,7 +14,7 @@ from mrpc_lightning.batching import WINDOW, EvaluationBatches, TrainingBatches
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.files import Table, read_file
 from mrpc_lightning.signals import ignore_signals
-from mrpc_lightning.tokenization import load_tokenizer, pack, tokenize, unpack
+from mrpc_lightning.tokenization import lengths, load_tokenizer, pack, tokenize, unpack
 
 Split = Literal["train", "validation", "test"]
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
@@ -159,8 +159,9 @@ class MRPCDataModule(LightningDataModule):
                 self.pairs[split] = self.read(split)
                 if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
                     raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
+                self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
                 self.tokens[split], self.cut[split] = tokenize(
-                    self.tokenizer, self.pairs[split], self.hparams["max_length"]
+                    self.tokenizer, self.tokenizer_files, self.pairs[split], self.hparams["max_length"]
                 )
         self._tables.clear()
         # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
@@ -222,8 +223,7 @@ class MRPCDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data: the tokenizer, and which batches were trained on."""
-        assert self.trainer is not None and self.tokenizer is not None
-        self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
+        assert self.trainer is not None
         loop: Any = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
         mid_epoch = batches.processed < self.trainer.num_training_batches
@@ -284,8 +284,7 @@ class MRPCDataModule(LightningDataModule):
                         f"{self.source(split)}: {len(tokens)} pairs are too few for {trainer.world_size} processes; "
                         "give fewer --trainer.devices"
                     )
-            lengths = [len(ids) for ids in tokens["input_ids"][:]]
-            order = {"sampler": batches(lengths, size, **options), "batch_size": None}
+            order = {"sampler": batches(lengths(tokens), size, **options), "batch_size": None}
         return DataLoader(
             tokens,
             collate_fn=DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=self.hparams["pad_to_multiple_of"]),

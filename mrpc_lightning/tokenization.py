@@ -1,9 +1,19 @@
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import datasets
+import numpy
+import pyarrow.compute
+import tokenizers
 import torch
-from datasets import Dataset
+import transformers
+from datasets import Dataset, config, disable_progress_bars
+from numpy.typing import NDArray
+from pyarrow.lib import ArrowException
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mrpc_lightning import hub
@@ -28,24 +38,59 @@ def load_tokenizer(source: str, revision: str | None, flag: str) -> PreTrainedTo
     return tokenizer
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, pairs: Dataset, max_length: int) -> tuple[Dataset, int]:
-    """Tokenize sentence pairs.
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, files: Mapping[str, torch.Tensor], pairs: Dataset, max_length: int
+) -> tuple[Dataset, int]:
+    """Tokenize sentence pairs, or take what an earlier run made of the same pairs from the cache of `datasets`.
 
     Args:
         tokenizer: The tokenizer.
+        files: Its files, as `pack` returns them: what it does follows from them.
         pairs: `sentence1`, `sentence2` and, if there are labels, `label`.
         max_length: Tokens a pair.
 
     Returns:
         The model's inputs, row for row, and the number of pairs that were cut.
     """
-    # Both sentences at once: the tokenizer puts the separator and token_type_ids where this encoder wants them.
-    encoded = tokenizer(pairs["sentence1"][:], pairs["sentence2"][:], truncation=True, max_length=max_length)
-    cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings or ())
-    columns = dict(encoded)
-    if "label" in pairs.column_names:
-        columns["labels"] = pairs["label"][:]
-    return Dataset.from_dict(columns), cut
+
+    def encode(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        # Both sentences at once: the tokenizer puts the separator and token_type_ids where this encoder wants them.
+        encoded = tokenizer(rows["sentence1"], rows["sentence2"], truncation=True, max_length=max_length)
+        columns = dict(encoded)
+        columns["cut"] = [bool(encoding.overflowing) for encoding in encoded.encodings or ()] or [False] * len(
+            rows["sentence1"]
+        )
+        return {**columns, "labels": rows["label"]} if "label" in rows else columns
+
+    key = cache_key(files, pairs, max_length)
+    folder = Path(config.HF_DATASETS_CACHE) / "mrpc_lightning"
+    options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
+    disable_progress_bars()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tokens = pairs.map(encode, cache_file_name=str(folder / f"{key}.arrow"), **options)
+    except (OSError, ArrowException):  # a full or read-only disk, a damaged file: it goes without
+        tokens = pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
+    cut = sum(tokens["cut"][:])
+    return tokens.remove_columns("cut"), cut
+
+
+def cache_key(files: Mapping[str, torch.Tensor], pairs: Dataset, max_length: int) -> str:
+    """Return a hash of all that decides on the tokens: tokenizer, libraries, pairs and `max_length`."""
+    made_with = [tokenizers.__version__, transformers.__version__, datasets.__version__, str(max_length)]
+    key = hashlib.sha256("\n".join(made_with).encode())
+    for name, content in sorted(files.items()):
+        key.update(f"\n{name} {len(content)}\n".encode() + content.numpy().tobytes())
+    for name in pairs.column_names:
+        if name != "idx":
+            key.update(f"\n{name}\n{json.dumps(pairs[name][:])}".encode())
+    return key.hexdigest()
+
+
+def lengths(tokens: Dataset) -> NDArray[numpy.int64]:
+    """Return the tokens of each pair."""
+    found: NDArray[numpy.int64] = pyarrow.compute.list_value_length(tokens.data.column("input_ids")).to_numpy()
+    return found
 
 
 def pack(tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:

@@ -4,10 +4,12 @@ import csv
 import os
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()  # tokens that other runs left, and those of these
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the Hub by mistake fails at once, the same everywhere
 
 import torch
