@@ -55,6 +55,17 @@ BEFORE_A_RUN = {
         ["fit", "--data.train_file", "null"],
         "--data.dataset_name nyu-mll/glue: not in the cache, and .* cannot be reached; .*local folder.*demo.yaml",
     ),
+    "dropping everything": (
+        ["fit", "--model.hidden_dropout=1"],
+        "--model.hidden_dropout 1: a share, from 0 to below 1",
+    ),
+    "negative dropout": (["fit", "--model.attention_dropout=-0.1"], "--model.attention_dropout -0.1: a share"),
+    "frozen random weights": (
+        ["fit", "--model.freeze_embeddings=true", "--model.pretrained=false"],
+        "--model.freeze_embeddings true: random embeddings",
+    ),
+    "compiling every width": (["fit", "--model.compile=true"], "needs --data.pad_to_multiple_of, 32 say"),
+    "no multiple": (["fit", "--data.pad_to_multiple_of=0"], "--data.pad_to_multiple_of 0: must be at least 1"),
     "endless run": (["fit", "--trainer.max_epochs=-1"], "--trainer.max_epochs"),
     "long warmup": (["fit", "--model.warmup=1000"], "--model.warmup 1000: a run of 16 optimizer steps"),
     "no such figure": (["fit", "--early_stopping.monitor=val_fl"], "--early_stopping.monitor val_fl: .*val_f1"),

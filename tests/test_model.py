@@ -139,6 +139,33 @@ def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message:
         ParaphraseClassifier("demo", **options)
 
 
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert"])
+def test_dropout_is_set_by_one_name_for_every_encoder(tmp_path: Path, encoder: str, kind: str) -> None:
+    shape = ENCODERS[kind] if kind != "bert" else BERT_LIKE
+    AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **shape)).save_pretrained(tmp_path)
+    model = ParaphraseClassifier(str(tmp_path), hidden_dropout=0.25, attention_dropout=0.375)
+    model.setup("fit")
+    found = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert 0.25 in found or (kind == "modernbert" and model.model.config.mlp_dropout == 0.25)
+    assert 0.375 in found or model.model.config.attention_dropout == 0.375
+
+
+def test_an_encoder_without_such_dropout_says_so(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("xlnet", vocab_size=300, d_model=16, n_layer=1, n_head=2, d_inner=32)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"--model.attention_dropout 0.2: the encoder of .* has no such dropout"):
+        ParaphraseClassifier(str(tmp_path), attention_dropout=0.2).setup("fit")
+
+
+def test_frozen_embeddings_stay_as_they_are_and_all_else_learns(tmp_path: Path, encoder: str) -> None:
+    model = ParaphraseClassifier(encoder, freeze_embeddings=True, warmup=0.0)
+    model.setup("fit")
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    make_trainer(tmp_path, max_epochs=1).fit(model, make_data(tmp_path, encoder))
+    same = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+    assert same == {"model.bert.embeddings.word_embeddings.weight"}
+
+
 SMALL = {"vocab_size": 300, "max_position_embeddings": 70, "pad_token_id": 0}
 BERT_LIKE = {**SMALL, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 ENCODERS: dict[str, dict[str, Any]] = {
