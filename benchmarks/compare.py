@@ -2,7 +2,7 @@
 
     python -m pip install -e ".[bench]"
     python benchmarks/compare.py --out bench --epochs 2
-    python benchmarks/compare.py --out bench_base --layers 12 --hidden 768 --pairs 320  # random weights, BERT-base's size
+    python benchmarks/compare.py --out bench_base --layers 12 --hidden 768 --pairs 320  # random, of BERT-base's size
 
 Every contestant is a process of its own. All of them run once with each seed before any runs with the next, so that a
 slow minute of the machine meets them all. OUT/results.jsonl has each run; runs that are there are not run again.
