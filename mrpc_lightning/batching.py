@@ -91,7 +91,7 @@ class EvaluationBatches(DistributedSampler[list[int]]):
 
     Args:
         lengths: Tokens of each pair.
-        batch_size: Pairs a process and step, at most: a batch ends earlier where `PADDING` would be passed.
+        batch_size: Pairs a process and step: a batch ends earlier where `PADDING` would be passed.
         num_replicas: Number of processes; as many pairs are needed.
         rank: This process.
     """

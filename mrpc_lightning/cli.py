@@ -16,6 +16,7 @@ from mrpc_lightning.callbacks import PredictionWriter, RunRecorder
 from mrpc_lightning.checkpoints import FiniteLoss, LastCheckpoint
 from mrpc_lightning.console import quieten, say
 from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.encoder import check_width
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.parser import Parser, check_config_files, split_config_files
@@ -42,8 +43,6 @@ class CLI(LightningCLI):
 
     checkpoint: Path | None = None
     content: dict[str, Any]
-    words: list[str]
-    notes: list[str]
     trainer: Any  # Lightning gives it attributes that a type checker does not see
 
     @staticmethod
@@ -75,7 +74,7 @@ class CLI(LightningCLI):
         """Parse the command line; where a checkpoint is used, with its values among the others."""
         words = sys.argv[1:] if args is None else args
         assert isinstance(words, list)
-        self.notes = []
+        self.notes: list[str] = []
         check_config_files(split_config_files(words)[0])
         self.config = parser.parse_args(words)
         subcommand = self.config["subcommand"]
@@ -132,6 +131,7 @@ class CLI(LightningCLI):
         chosen, reason = chosen_by_machine(config.trainer, runs.precision(self.content) if self.checkpoint else None)
         kwargs |= chosen
         if self.subcommand != "fit":
+            self.notes.append(f"precision {kwargs.get('precision', '')}, {reason}")
             return super().instantiate_trainer(**kwargs)
         check_callbacks(kwargs["callbacks"], config.trainer, resumed=self.checkpoint is not None)
         recorder = RunRecorder(None if self.checkpoint is None else self.content["global_step"], reason)
@@ -203,10 +203,8 @@ class CLI(LightningCLI):
         self._check_length()
 
     def _check_length(self) -> None:
-        positions = getattr(self.model.model.config, "max_position_embeddings", None)
-        length = self.datamodule.hparams["max_length"]
-        if isinstance(positions, int) and length > positions:
-            raise InputError(f"--data.max_length {length}: the encoder takes {positions} tokens at most")
+        values = self.datamodule.hparams
+        check_width(self.model.model.config, values["max_length"], values["pad_to_multiple_of"])
 
     @property
     def folder(self) -> Path:

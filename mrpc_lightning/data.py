@@ -146,7 +146,7 @@ class MRPCDataModule(LightningDataModule):
             stage: "fit", "validate", "test" or "predict".
 
         Raises:
-            InputError: If there is no such split, or its pairs are not in order.
+            InputError: If there is no such split, its pairs are not in order, or fewer than processes.
         """
         self.tokenizer = self.load_tokenizer()
         if self.hparams["max_length"] > self.tokenizer.model_max_length:
@@ -159,6 +159,11 @@ class MRPCDataModule(LightningDataModule):
                 self.pairs[split] = self.read(split)
                 if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
                     raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
+                if self.trainer is not None and len(self.pairs[split]) < self.trainer.world_size:
+                    raise InputError(
+                        f"{self.source(split)}: too few {split} pairs ({len(self.pairs[split])}) for "
+                        f"{self.trainer.world_size} processes; give fewer --trainer.devices"
+                    )
                 self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
                 self.tokens[split], self.cut[split] = tokenize(
                     self.tokenizer, self.tokenizer_files, self.pairs[split], self.hparams["max_length"]
@@ -197,11 +202,7 @@ class MRPCDataModule(LightningDataModule):
         return self._pairs(tables[name], labelled)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled batches; after a checkpoint was loaded, those that it had not seen.
-
-        Raises:
-            InputError: If there are more processes than pairs, here and for the other splits.
-        """
+        """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
         position = dict(self._position)
         # The seed that the run was given; without one, what the first process drew.
         seed = position.pop("order_seed", torch.initial_seed())
@@ -276,14 +277,9 @@ class MRPCDataModule(LightningDataModule):
         size = self.hparams["batch_size" if split == "train" else "eval_batch_size"]
         order: dict[str, Any] = {"batch_size": size}
         trainer: Any = self.trainer
-        if trainer is None or not trainer.overfit_batches:  # Lightning takes those in the order of the file
-            if trainer is not None:
-                options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
-                if len(tokens) < trainer.world_size:
-                    raise InputError(
-                        f"{self.source(split)}: {len(tokens)} pairs are too few for {trainer.world_size} processes; "
-                        "give fewer --trainer.devices"
-                    )
+        if trainer is not None:
+            options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
+        if trainer is None or not trainer.overfit_batches or split == "predict":  # Lightning takes those in file order
             order = {"sampler": batches(lengths(tokens), size, **options), "batch_size": None}
         return DataLoader(
             tokens,

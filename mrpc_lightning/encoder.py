@@ -131,3 +131,21 @@ def check_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
             f"--model.label_names {label_names}: the head's classes are {found}; "
             + ("name them in this order" if len(found) == 2 else "only heads for two classes can be scored")
         )
+
+
+def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None) -> None:
+    """See to it that the longest pair fits into an encoder, padding included.
+
+    Args:
+        config: The encoder's configuration.
+        max_length: Tokens a pair.
+        multiple: What widths are rounded up to.
+
+    Raises:
+        InputError: If it does not.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    width = -(-max_length // (multiple or 1)) * (multiple or 1)
+    if isinstance(positions, int) and width > positions:
+        rounded = f", rounded up to {width} by --data.pad_to_multiple_of {multiple}" if width > max_length else ""
+        raise InputError(f"--data.max_length {max_length}{rounded}: the encoder takes {positions} tokens at most")

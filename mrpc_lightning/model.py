@@ -6,7 +6,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import ModuleDict
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryStatScores
 from transformers import PreTrainedModel
 
@@ -24,6 +24,9 @@ class ParaphraseClassifier(LightningModule):
 
     A batch is a dictionary: `input_ids` and `attention_mask`, and `token_type_ids` where the encoder has them, of
     shape (batch, tokens), and `labels` of shape (batch,).
+
+    A Trainer makes the encoder fast (`step.make_fast`): from then on `model.base_model` returns states of the first
+    token alone, where that is all that the head looks at.
 
     Args:
         model_name: An encoder on the Hugging Face Hub, a local folder, or "demo" for the embedded one. Any that
@@ -102,7 +105,8 @@ class ParaphraseClassifier(LightningModule):
                 hidden_dropout=values["hidden_dropout"],
                 attention_dropout=values["attention_dropout"],
             )
-        self.model.get_input_embeddings().requires_grad_(not values["freeze_embeddings"])
+        if values["freeze_embeddings"]:
+            self.model.get_input_embeddings().requires_grad_(False)
 
     def configure_model(self) -> None:
         """Make the encoder fast on the Trainer's device."""
@@ -136,7 +140,7 @@ class ParaphraseClassifier(LightningModule):
         """Return the logits, of shape (batch, 2), of token tensors of shape (batch, tokens)."""
         assert self.model is not None
         # Only training is compiled: its batches have few shapes.
-        call = self.model if self.training else self.model.forward
+        call = self.model.forward if self.hparams["compile"] and not self.training else self.model
         logits: Tensor = call(**inputs).logits
         return logits
 
@@ -161,6 +165,18 @@ class ParaphraseClassifier(LightningModule):
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         probabilities: Tensor = self(**inputs).float().softmax(dim=-1)
         return probabilities
+
+    def on_train_epoch_start(self) -> None:
+        """Forget what an epoch that was broken off has left; an epoch that is resumed gets it back later."""
+        self._reset_figures("train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what a validation that was broken off has left."""
+        self._reset_figures("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what a test that was broken off has left."""
+        self._reset_figures("test")
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's figures."""
@@ -203,18 +219,19 @@ class ParaphraseClassifier(LightningModule):
             self.counts[stage].update(predictions, labels)  # type: ignore[operator]  # ModuleDict forgets the type
         return loss
 
+    def _reset_figures(self, stage: str) -> None:
+        for metric in (self.metrics[f"{stage}_metrics"], self.losses[f"{stage}_loss"], *self.counts.values()):
+            assert isinstance(metric, MetricCollection | Metric)
+            metric.reset()
+
     def _log_figures(self, stage: str) -> None:
         # Once an epoch: to log a metric costs more than to update it.
         metrics, mean_loss = self.metrics[f"{stage}_metrics"], self.losses[f"{stage}_loss"]
         assert isinstance(metrics, MetricCollection) and isinstance(mean_loss, MeanMetric)
         self.log_dict({f"{stage}_loss": mean_loss.compute(), **metrics.compute()}, sync_dist=True)
-        metrics.reset()
-        mean_loss.reset()
-        if stage == "train":
-            return
-        counts = self.counts[stage]
-        assert isinstance(counts, BinaryStatScores)
-        values = counts.compute()[:4].float()
-        counts.reset()
-        named = {f"{stage}_{name}": value for name, value in zip(COUNTS, values, strict=True)}
-        self.log_dict(named, logger=False, sync_dist=True)
+        if stage != "train":
+            counts = self.counts[stage]
+            assert isinstance(counts, BinaryStatScores)
+            named = dict(zip((f"{stage}_{name}" for name in COUNTS), counts.compute()[:4].float(), strict=True))
+            self.log_dict(named, logger=False, sync_dist=True)
+        self._reset_figures(stage)

@@ -265,5 +265,7 @@ def write_text(path: Path, text: str) -> None:
 
 def precision(content: dict[str, Any]) -> str | None:
     """Return the precision in which a run was trained, so that its figures come again; None where it cannot be had."""
-    found = content.get("recipe", {}).get("trainer", {}).get("precision")
-    return found if found in ("32-true", "bf16-mixed") or (found == "16-mixed" and torch.cuda.is_available()) else None
+    recipe = content.get("recipe")
+    trainer = recipe.get("trainer") if isinstance(recipe, dict) else None
+    found = trainer.get("precision") if isinstance(trainer, dict) else None
+    return found if isinstance(found, str) and (found != "16-mixed" or torch.cuda.is_available()) else None

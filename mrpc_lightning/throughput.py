@@ -8,11 +8,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
 
 
 class Throughput(Callback):
     """Counts pairs, tokens and padding while a run trains, and the time that it takes; validation's is left out.
+
+    On several processes it counts the first one's and takes the others to have as many.
 
     The model FLOPs utilization (MFU) is the share of the rate at which this machine multiplies large matrices in the
     run's number format. See `model_flops` for what is counted; padding is not.
@@ -25,6 +27,7 @@ class Throughput(Callback):
         self.computed_tokens = 0  # with padding
         self.flops_per_token = 0
         self.machine_flops = 0.0  # a second
+        self._logged_step = 0
         self._since = 0.0  # when the clock was started last; 0: it stands
         self._logged: list[float] = [0.0, 0, 0, 0]  # what `_counts` returned when figures were logged last
 
@@ -47,12 +50,12 @@ class Throughput(Callback):
             self.machine_flops = matrix_flops(trainer.strategy.root_device, dtype) * trainer.world_size
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of an epoch that is entered in its midst."""
-        self._start()
+        """Find out where the curves begin."""
+        self._logged_step = trainer.global_step
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of an epoch."""
-        self._start()
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the clock, if it stands."""
+        self._since = self._since or time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -61,20 +64,17 @@ class Throughput(Callback):
         self.trained_pairs += len(batch["input_ids"]) * trainer.world_size
         self.trained_tokens = self.trained_tokens + batch["attention_mask"].sum() * trainer.world_size
         self.computed_tokens += batch["input_ids"].numel() * trainer.world_size
-        every = trainer.log_every_n_steps * trainer.accumulate_grad_batches  # type: ignore[attr-defined]  # Lightning sets it
-        if trainer.loggers and every and (batch_idx + 1) % every == 0:
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it
+        if trainer.loggers and every and step % every == 0 and step != self._logged_step:
+            self._logged_step = step
             before, self._logged = self._logged, self._counts()
             figures = self._figures(self._logged, before)
             for logger in trainer.loggers:
-                logger.log_metrics(figures, trainer.global_step - 1)  # steps count from 0 in Lightning's curves
+                logger.log_metrics(figures, step - 1)  # steps count from 0 in Lightning's curves
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock while the model is validated."""
         self._stop()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the clock go on."""
-        self._start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of an epoch."""
@@ -83,9 +83,6 @@ class Throughput(Callback):
     def figures(self) -> dict[str, float]:
         """Return the whole run's figures."""
         return self._figures(self._counts(), [0, 0, 0, 0])
-
-    def _start(self) -> None:
-        self._since = time.perf_counter()
 
     def _stop(self) -> None:
         self.training_seconds = self._counts()[0]
@@ -124,18 +121,23 @@ def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
         dtype: Number format of the matrices.
 
     Returns:
-        The best of a few tries, which take some hundredths of a second; 0 where nothing is known.
+        The best of a few tries, which take a tenth of a second or two; 0 where nothing is known.
     """
-    if device.type not in ("cpu", "cuda"):
-        return 0.0
-    size = 1024 if device.type == "cpu" else 8192
-    matrix = torch.ones(size, size, dtype=dtype, device=device)
-    best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()  # waits for the card
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    best = 0.0
+    for size in {"cpu": (256, 1024), "cuda": (8192,)}.get(device.type, ()):
+        matrix = torch.ones(size, size, dtype=dtype, device=device)
+        begun = start = time.perf_counter()
+        while start - begun < 0.05:
+            (matrix @ matrix)[0, 0].item()  # waits for the card
+            last, start = start, time.perf_counter()
+            best = max(best, 2 * size**3 / (start - last))
+        if 2 * 1024**3 / best > 0.1:  # a format that this CPU only imitates
+            break
+    if device.type == "cuda":
+        del matrix
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return best
 
 
 def peak_memory() -> int:

@@ -56,6 +56,10 @@ def chosen_by_machine(config: Any, trained_in: str | None) -> tuple[dict[str, An
         Arguments of the Trainer, and why it is this precision.
     """
     precision, reason = choose_precision(config.precision or trained_in, config.accelerator)
+    if not config.precision and trained_in:
+        reason = "as the run was trained"
+    if precision == "16-mixed" and (config.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise InputError("--trainer.precision 16-mixed: a CPU does not compute in fp16; give bf16-mixed or 32-true")
     if precision in ("bf16-true", "16-true"):
         rank_zero_warn(
             f"--trainer.precision {precision} keeps the weights themselves in 16 bits: bf16 has steps of 0.4 % of a "
@@ -70,7 +74,7 @@ def chosen_by_machine(config: Any, trained_in: str | None) -> tuple[dict[str, An
     if not any(isinstance(callback, ProgressBar) for callback in callbacks):
         chosen["enable_progress_bar"] = bar = sys.stdout.isatty() if bar is None else bar
         callbacks = [*callbacks, EpochBar()] if bar else callbacks
-    return {**chosen, "callbacks": [*callbacks]}, reason
+    return {**chosen, "callbacks": [*callbacks]}, "as the plugin has it" if config.plugins else reason
 
 
 def keep_recipe(trainer: Trainer, recipe: dict[str, Any], words: list[str]) -> str:

@@ -65,6 +65,11 @@ BEFORE_A_RUN = {
         "--model.freeze_embeddings true: random embeddings",
     ),
     "compiling every width": (["fit", "--model.compile=true"], "needs --data.pad_to_multiple_of, 32 say"),
+    "too wide a multiple": (
+        ["fit", "--data.pad_to_multiple_of=100"],
+        "--data.max_length 48, rounded up to 100 by --data.pad_to_multiple_of 100: the encoder takes 64 tokens",
+    ),
+    "fp16 on a CPU": (["fit", "--trainer.precision=16-mixed"], "--trainer.precision 16-mixed: a CPU does not"),
     "no multiple": (["fit", "--data.pad_to_multiple_of=0"], "--data.pad_to_multiple_of 0: must be at least 1"),
     "endless run": (["fit", "--trainer.max_epochs=-1"], "--trainer.max_epochs"),
     "long warmup": (["fit", "--model.warmup=1000"], "--model.warmup 1000: a run of 16 optimizer steps"),
@@ -193,8 +198,8 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
     ),
     "another precision": (
         lambda: None,
-        [*RESUME, "--trainer.precision=bf16-mixed"],
-        '--trainer.precision "bf16-mixed"',
+        [*RESUME, "--trainer.precision=64-true"],
+        '--trainer.precision "64-true"',
     ),
     "other processes": (
         lambda: None,

@@ -157,6 +157,36 @@ def test_an_encoder_without_such_dropout_says_so(tmp_path: Path) -> None:
         ParaphraseClassifier(str(tmp_path), attention_dropout=0.2).setup("fit")
 
 
+def test_what_the_user_froze_stays_frozen(tmp_path: Path, encoder: str) -> None:
+    model = ParaphraseClassifier(encoder)
+    model.setup("fit")
+    assert model.model is not None
+    model.model.base_model.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    make_trainer(tmp_path, max_epochs=1).fit(model, make_data(tmp_path, encoder))
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed <= {"model.classifier.weight", "model.classifier.bias"}
+
+
+def test_figures_of_a_validation_that_broke_off_are_forgotten(
+    tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, trainer = ParaphraseClassifier(encoder), make_data(tmp_path, encoder), make_trainer(tmp_path)
+    original = ParaphraseClassifier.validation_step
+
+    def broken(self: Any, batch: Any, batch_idx: int) -> None:
+        original(self, batch, batch_idx)
+        raise OSError
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(ParaphraseClassifier, "validation_step", broken)
+        trainer.validate(model, data, verbose=False)
+    trainer = make_trainer(tmp_path)
+    trainer.validate(model, data, verbose=False)
+    counts = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+    assert sum(trainer.callback_metrics[f"val_{name}"] for name in counts) == len(data.pairs["validation"])
+
+
 def test_frozen_embeddings_stay_as_they_are_and_all_else_learns(tmp_path: Path, encoder: str) -> None:
     model = ParaphraseClassifier(encoder, freeze_embeddings=True, warmup=0.0)
     model.setup("fit")

@@ -83,6 +83,15 @@ def test_the_last_layer_computes_the_first_token_alone_on_any_device(kind: str) 
     assert short.base_model(**batch).last_hidden_state.shape == (5, 1, 32)
 
 
+@pytest.mark.parametrize("values", [{"is_decoder": True}, {"chunk_size_feed_forward": 2}])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_layer_that_is_not_berts_is_left_alone(values: dict[str, Any], device: str) -> None:
+    plain = make_encoder("bert", **values).eval()
+    fast, ids = copy.deepcopy(plain), make_batch()["input_ids"]
+    make_fast(fast, torch.device(device))
+    torch.testing.assert_close(fast(input_ids=ids).logits, plain(input_ids=ids).logits, rtol=1e-5, atol=1e-6)
+
+
 def test_the_head_ignores_padding() -> None:
     model, batch = make_encoder("bert").eval(), make_batch()
     make_fast(model, CPU)
@@ -132,6 +141,7 @@ def test_dropout_takes_any_strides_and_is_off_in_evaluation() -> None:
     assert torch.equal(Dropout(0.5).eval()(values), values)
     assert torch.equal(Dropout(0.0)(values), values)
     assert torch.equal(Dropout(1.0)(values), torch.zeros(7, 5))
+    assert (drop(torch.ones(10_000), 1 - 2**-18) != 0).float().mean() < 0.01
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
