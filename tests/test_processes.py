@@ -32,7 +32,15 @@ def test_two_processes_halve_the_steps_and_agree_with_one_on_every_prediction(
     assert "2 epochs, 8 optimizer steps, 1 of them warmup" in printed  # 60 pairs in batches of 8 for each of 2
     assert printed.count("best checkpoint") == 1
     metrics = json.loads(Path("tb_logs/mrpc/version_0/metrics.json").read_text())
-    assert metrics["epochs_trained"] == 2
+    assert metrics["epochs_trained"] == 2 and metrics["pairs"] == 25
+
+    figures = []
+    for devices in (2, 1):
+        run(["test", "--trainer.accelerator=cpu", "--data.eval_batch_size=7"], devices)
+        figures.append(json.loads(Path("tb_logs/mrpc/version_0/test_metrics.json").read_text()))
+    counts = ("pairs", "true_positives", "false_positives", "true_negatives", "false_negatives", "accuracy", "f1")
+    assert [figures[0][name] for name in counts] == [figures[1][name] for name in counts]
+    assert figures[0]["pairs"] == 25 and figures[0]["loss"] == pytest.approx(figures[1]["loss"], abs=1e-5)
 
     quick = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     predictions = []
