@@ -106,7 +106,7 @@ def endpoint(tmp_path: Path, encoder: str) -> Iterator[str]:
 
 def run(folder: Path, endpoint: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {
-        **{name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"},
+        **{name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_DATASETS_CACHE")},
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
