@@ -13,7 +13,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 # Batches whose pairs are sorted by length together. Wider windows pad less and shuffle less: benchmarks/README.md has
 # the table.
-WINDOW = 50
+WINDOW = 25
 # Share of an evaluation batch that may be padding; over all of MRPC's validation batches it comes to 0.8 %.
 PADDING = 0.02
 
