@@ -45,7 +45,9 @@ def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
-    parser.add_argument("--model", default="google-bert/bert-base-uncased", help="encoder, or its tokenizer alone")
+    parser.add_argument(
+        "--model", default="google-bert/bert-base-uncased", help="encoder; demo: the embedded corpus, with --layers"
+    )
     parser.add_argument("--data_dir", help="folder of MRPC's files; without it the Hub's")
     parser.add_argument("--layers", type=int, help="random weights of this many layers instead of the encoder's")
     parser.add_argument("--hidden", type=int, help="and this wide")
@@ -67,7 +69,8 @@ def prepare(asked: argparse.Namespace) -> None:
     from mrpc_lightning.settings import choose_precision
     from mrpc_lightning.throughput import DTYPES, matrix_flops, model_flops
 
-    data = MRPCDataModule(asked.model, data_dir=asked.data_dir)
+    corpus = {"dataset_name": "demo", "dataset_config": None} if asked.model == "demo" else {}
+    data = MRPCDataModule(asked.model, data_dir=asked.data_dir, **corpus)
     data.setup("fit")
     for split in ("train", "validation"):
         pairs = data.pairs[split].remove_columns("idx")
