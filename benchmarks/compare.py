@@ -55,6 +55,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="each with a seed of its own")
     parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--max_length", type=int, default=128, help="tokens a pair")
     parser.add_argument("--learning_rate", type=float, default=5e-5)
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     return parser.parse_args()
@@ -69,7 +70,7 @@ def prepare(asked: argparse.Namespace) -> None:
     from mrpc_lightning.throughput import model_flops
 
     corpus = {"dataset_name": "demo", "dataset_config": None} if asked.model == "demo" else {}
-    data = MRPCDataModule(asked.model, data_dir=asked.data_dir, **corpus)
+    data = MRPCDataModule(asked.model, data_dir=asked.data_dir, max_length=asked.max_length, **corpus)
     data.setup("fit")
     for split in ("train", "validation"):
         pairs = data.pairs[split].remove_columns("idx")
@@ -135,7 +136,7 @@ def run(asked: argparse.Namespace, name: str, seed: int) -> Run:
     script, variant = CONTESTANTS[name]
     found = asked.out / "found.json"
     found.unlink(missing_ok=True)
-    words = [f"--{key}={getattr(asked, key)}" for key in ("epochs", "batch_size", "learning_rate")]
+    words = [f"--{key}={getattr(asked, key)}" for key in ("epochs", "batch_size", "learning_rate", "max_length")]
     words += [f"--folder={asked.out.resolve()}", f"--out={found.resolve()}", f"--seed={seed}"]
     command = [sys.executable, str(HERE / script), *words, *([variant] if variant else [])]
     environment = {

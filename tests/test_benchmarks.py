@@ -13,6 +13,7 @@ def test_contestants_train_on_the_same_pairs_and_are_measured_alike(tmp_path: Pa
     names = ["bare PyTorch loop, our settings", "mrpc_lightning"]
     words = [
         "--model=demo",
+        "--max_length=64",
         "--layers=1",
         "--hidden=64",
         "--pairs=320",
