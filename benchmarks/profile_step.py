@@ -14,8 +14,6 @@ from mrpc_lightning.memory import keep_memory
 
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "_addmm_activation", "mkldnn_linear", "linear"),
-    "fused attention": ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math"),
-    "its backward": ("_scaled_dot_product_flash_attention_for_cpu_backward",),
     "random numbers": ("bernoulli_", "random_"),
     "filling with zeros": ("fill_", "zero_"),
     "casts and copies": ("copy_", "_to_copy", "clone", "contiguous"),
