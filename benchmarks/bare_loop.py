@@ -1,6 +1,6 @@
 """A plain PyTorch loop with this project's own settings: what Lightning and the callbacks cost shows beside it."""
 
-from mrpc_lightning.memory import keep_memory
+from mrpc_lightning.startup import keep_memory
 
 keep_memory()
 

@@ -1,16 +1,15 @@
 """This project, as its command line runs it."""
 
-from mrpc_lightning.memory import keep_memory
+from mrpc_lightning.startup import import_main, keep_memory
 
 keep_memory()  # as `python -m mrpc_lightning` begins
+main = import_main()
 
 import os  # noqa: E402
 from typing import Any  # noqa: E402
 
 from clock import Clock, options  # noqa: E402
 from lightning.pytorch import Callback  # noqa: E402
-
-from mrpc_lightning import main  # noqa: E402
 
 
 class StepClock(Callback):

@@ -10,7 +10,7 @@ import statistics
 import time
 from pathlib import Path
 
-from mrpc_lightning.memory import keep_memory
+from mrpc_lightning.startup import keep_memory
 
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "_addmm_activation", "mkldnn_linear", "linear"),

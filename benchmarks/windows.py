@@ -18,7 +18,7 @@ from pathlib import Path
 # A run in a process of its own: the window is no setting of the project.
 RUN = """
 import json, sys
-from mrpc_lightning.memory import keep_memory
+from mrpc_lightning.startup import keep_memory
 keep_memory()
 import torch
 from mrpc_lightning import batching, data, main

@@ -1,6 +1,6 @@
 import sys
 
-from mrpc_lightning.memory import keep_memory
+from mrpc_lightning.startup import import_main, keep_memory
 from mrpc_lightning.usage import answer_at_once
 
 
@@ -9,9 +9,7 @@ def entry() -> None:
     answer_at_once(sys.argv[1:])
     keep_memory()
     try:
-        from mrpc_lightning.cli import main  # seconds of imports
-
-        main()
+        import_main()()
     except KeyboardInterrupt:  # from here on `main` handles it
         sys.stderr.write("stopped\n")
         sys.exit(130)

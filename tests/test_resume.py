@@ -21,6 +21,7 @@ from mrpc_lightning.checkpoints import FiniteLoss
 
 RUN = Path("tb_logs/mrpc/version_0")
 LAST = RUN / "checkpoints/last.ckpt"
+PARTIAL = LAST.with_name("last.ckpt.tmp")
 # Of the clock, not of the training.
 SPEED = {"pairs_per_second", "tokens_per_second", "model_flops_utilization", "peak_memory_gigabytes"}
 CLOCK = {"wall_seconds", "training_seconds", "starts", *(f"training_{name}" for name in SPEED)}
@@ -229,14 +230,20 @@ def written(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def kill_after_writes(process: "subprocess.Popen[str]", writes: int, delay: float) -> bool:
-    """Kill a process a moment after it has written last.ckpt so many times; return whether it was still running."""
+def kill_after_writes(process: "subprocess.Popen[str]", writes: int, delay: float | None) -> bool:
+    """Kill a process so many seconds after it has written last.ckpt so many times; return whether it was still running.
+
+    Without a delay it is killed as soon as the next write has begun.
+    """
     newest = written(LAST)
     while writes and process.poll() is None:
         if written(LAST) != newest:
             newest = written(LAST)
             writes -= 1
-    time.sleep(delay)
+    if delay is not None:
+        time.sleep(delay)
+    while delay is None and process.poll() is None and not PARTIAL.exists():
+        pass
     process.kill()
     return process.wait() == -signal.SIGKILL
 
@@ -265,23 +272,23 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
     moments = random.Random(workers)
     kills = inside_writing = 0
     command = words
-    while kills < 20:
+    while kills < 20 or not inside_writing:
         process = start(command)
-        assert kill_after_writes(process, moments.randint(1, 5), moments.uniform(0, 0.03)), process.stderr
+        delay = moments.uniform(0, 0.03) if kills % 4 else None
+        assert kill_after_writes(process, moments.randint(1, 5), delay), process.stderr
         kills += 1
-        inside_writing += LAST.with_name("last.ckpt.tmp").exists()
-        LAST.with_name("last.ckpt.tmp").unlink(missing_ok=True)
+        inside_writing += PARTIAL.exists()
+        PARTIAL.unlink(missing_ok=True)
         assert load(LAST)["global_step"] > 0, "a checkpoint that was half written took the place of a whole one"
         command = ["fit", "--config=other.yaml", f"--ckpt_path={RUN}"]
     process = start(command)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert inside_writing > 0
     assert load(LAST)["global_step"] == 60 * 8
     for name in ("last", "best"):
         path = f"checkpoints/{name}.ckpt"
         assert differences(load(kept / RUN / path), load(RUN / path)) == []
     first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (kept / RUN, RUN))
     assert differences(first, second) == []
-    assert second["starts"] == 21
+    assert second["starts"] == kills + 1
     assert curve(kept / RUN) == curve(RUN)

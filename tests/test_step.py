@@ -146,7 +146,7 @@ def test_dropout_takes_any_strides_and_is_off_in_evaluation() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
 def test_memory_is_kept_by_the_command_line_and_by_nobody_else() -> None:
-    for module, expected in (("mrpc_lightning.memory", "1"), ("mrpc_lightning", "None")):
+    for module, expected in (("mrpc_lightning.startup", "1"), ("mrpc_lightning", "None")):
         code = (
             f"import os, {module} as m; getattr(m, 'keep_memory', int)(); print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"
         )

@@ -1,6 +1,9 @@
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -17,3 +20,18 @@ def keep_memory() -> None:
     if mallopt is not None:
         for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(option, 2**31 - 1)
+
+
+def import_main() -> Callable[..., Any]:
+    """Import the command line, which takes seconds, and return its `main`.
+
+    What imports make stays until the process ends. Python's garbage collector, which would look through it time and
+    again, is off meanwhile, and told to pass over it afterwards: that saves a third of the time.
+    """
+    gc.disable()
+    try:
+        from mrpc_lightning.cli import main
+    finally:
+        gc.enable()
+    gc.freeze()
+    return main
