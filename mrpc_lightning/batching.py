@@ -5,10 +5,13 @@ have as many batches, of at least one pair each; a rest too small for that makes
 Both samplers are DistributedSamplers, so that Lightning tells them the epoch and puts none of its own around them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy
+import torch
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 # Batches whose pairs are sorted by length together. Wider windows pad less and shuffle less: benchmarks/README.md has
@@ -35,6 +38,7 @@ class TrainingBatches(DistributedSampler[list[int]]):
         rank: This process.
         epoch: The epoch to begin with.
         batches_done: Batches of that epoch to leave out, as they were trained on before.
+        swap: Of half of an epoch's pairs give the row that `BothOrders` has of the swapped pair.
     """
 
     def __init__(
@@ -47,12 +51,14 @@ class TrainingBatches(DistributedSampler[list[int]]):
         rank: int = 0,
         epoch: int = 0,
         batches_done: int = 0,
+        swap: bool = False,
     ) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]  # it only asks for the length
         self.lengths = numpy.asarray(lengths)
         self.pairs_per_step = batch_size * num_replicas
         self.window = window
         self.epoch = epoch
+        self.swap = swap
         self._start = (epoch, batches_done)
 
     def __len__(self) -> int:
@@ -77,6 +83,9 @@ class TrainingBatches(DistributedSampler[list[int]]):
             batches = [batches[i] for i in generator.permutation(len(batches))]
             largest = max(range(len(batches)), key=lambda i: len(batches[i]) * self.lengths[batches[i]].max())
             batches.insert(0, batches.pop(largest))
+        if self.swap:
+            rows = numpy.arange(len(order)) + len(order) * generator.integers(0, 2, len(order))
+            batches = [rows[batch] for batch in batches]
         return batches
 
     def _starts(self) -> range:
@@ -120,3 +129,48 @@ class EvaluationBatches(DistributedSampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """Return this process's batches."""
         return iter(self.batches)
+
+
+class BothOrders(Dataset[Any]):
+    """Tokens of pairs in both orders of their sentences: rows 0 to n - 1 as they are given, then swapped.
+
+    Args:
+        given: Tokens of the pairs as they are given.
+        swapped: Tokens of the same pairs, each with its sentences swapped.
+        both: Return each row that is asked for in both orders, all of the first before all of the second.
+    """
+
+    def __init__(self, given: Any, swapped: Any, both: bool) -> None:
+        self.given, self.swapped, self.both = given, swapped, both
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.given)
+
+    def __getitem__(self, rows: list[int]) -> dict[str, list[Any]]:
+        """Return the columns of some rows; of the labels, where rows come in both orders, one a pair."""
+        size = len(self.given)
+        if self.both:
+            first, second = self.given[rows], self.swapped[rows]
+            return {name: first[name] + second[name] * (name != "labels") for name in first}
+        parts = [self.swapped[row - size] if row >= size else self.given[row] for row in rows]
+        return {name: [part[name] for part in parts] for name in parts[0]}
+
+    __getitems__ = __getitem__  # where PyTorch batches the rows itself
+
+
+class StackOrders:
+    """Pads a batch, and parts its two orders: tokens of shape (2, batch, tokens), labels of shape (batch,).
+
+    Args:
+        pad: The collator that pads.
+    """
+
+    def __init__(self, pad: Callable[[Any], Mapping[str, torch.Tensor]]) -> None:
+        self.pad = pad
+
+    def __call__(self, columns: dict[str, list[Any]]) -> dict[str, torch.Tensor]:
+        """Return the batch."""
+        labels = columns.pop("labels", None)
+        batch = {name: tensor.unflatten(0, (2, -1)) for name, tensor in self.pad(columns).items()}
+        return batch if labels is None else {**batch, "labels": torch.tensor(labels)}

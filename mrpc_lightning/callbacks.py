@@ -1,19 +1,16 @@
-import csv
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from mrpc_lightning import results
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.model import FIGURES, ParaphraseClassifier
 from mrpc_lightning.optim import warmup_steps
 from mrpc_lightning.runs import run_dir, write_text
 
@@ -67,16 +64,19 @@ class RunRecorder(Callback):
         self.reason = reason if resumed_step is None else "as the run began"
         self.config = ""  # the text of config.yaml
         self.wall_seconds = 0.0
+        self.epochs: list[dict[str, float]] = []  # the figures of each
         self.starts = 1
         self._start = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run goes on counting."""
-        return {"wall_seconds": self.wall_seconds + time.perf_counter() - self._start, "starts": self.starts}
+        seconds = self.wall_seconds + time.perf_counter() - self._start
+        return {"wall_seconds": seconds, "starts": self.starts, "epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.wall_seconds, self.starts = state_dict["wall_seconds"], state_dict["starts"] + 1
+        self.epochs = state_dict.get("epochs", [])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what follows from the configuration, keep configuration and tokenizer, lay out TensorBoard's charts.
@@ -132,7 +132,14 @@ class RunRecorder(Callback):
         """Print the epoch's figures."""
         assert isinstance(pl_module, ParaphraseClassifier)
         # The model logs its training loss after this.
-        found = {**trainer.callback_metrics, "train_loss": pl_module.losses["train_loss"].compute()}  # type: ignore[operator]  # ModuleDict forgets the type
+        found = {**trainer.callback_metrics, **pl_module.figures("train")}
+        self.epochs.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "step": trainer.global_step,
+                **{name: float(found[name]) for name in FIGURES if name in found},
+            }
+        )
         figures = "  ".join(f"{name} {found[name]:.4f}" for name in EPOCH_FIGURES if name in found)
         line = f"epoch {trainer.current_epoch + 1}  {figures}"
         # The bar prints above itself; a plain print would break it.
@@ -147,47 +154,42 @@ class RunRecorder(Callback):
         self.wall_seconds += time.perf_counter() - self._start
 
 
-class PredictionWriter(BasePredictionWriter):
-    """Write `predictions.csv`: each pair in its order, the predicted class by name, and both probabilities.
+class Answers(Callback):
+    """Keeps the probabilities that `test` computes, of both orders, for the report."""
 
-    Args:
-        path: The file to write.
-    """
+    def __init__(self) -> None:
+        self._parts: list[torch.Tensor] = []
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(write_interval="epoch")
-        self.path = path
-
-    def write_on_epoch_end(
+    def on_test_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        predictions: Sequence[torch.Tensor],
-        batch_indices: Sequence[Any],
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Collect every process's probabilities and write them in one file."""
-        assert trainer.predict_dataloaders is not None
-        probabilities = torch.cat(list(predictions)).tolist()
-        rows = [row for batch in trainer.predict_dataloaders.sampler for row in batch][: len(probabilities)]
-        found = list(zip(rows, probabilities, strict=True))
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, found)
-            found = [pair for part in parts for pair in part]
-        if not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, ParaphraseClassifier) and pl_module.model is not None
-        data = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
-        names = pl_module.hparams["label_names"]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.tmp")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["idx", "sentence1", "sentence2", "prediction", *(f"probability_{name}" for name in names)])
-            for row, values in sorted(found):
-                pair = data.pairs["predict"][row]
-                label = names[max(range(2), key=values.__getitem__)]
-                writer.writerow(
-                    [pair["idx"], pair["sentence1"], pair["sentence2"], label, *(f"{v:.6f}" for v in values)]
-                )
-        temporary.replace(self.path)
+        """Keep a batch's."""
+        self._parts.append(outputs.cpu())
+
+    def collect(self, trainer: Trainer) -> dict[int, list[list[float]]]:
+        """Return, of all processes, the probabilities of each row that was scored: two orders, two classes."""
+        assert trainer.test_dataloaders is not None
+        return gather(trainer, trainer.test_dataloaders.sampler, torch.cat(self._parts, dim=1).transpose(0, 1))
+
+
+def gather(trainer: Trainer, batches: Any, values: torch.Tensor) -> dict[int, Any]:
+    """Bring together what all processes computed, by row.
+
+    Args:
+        trainer: The Trainer.
+        batches: This process's batches of rows, in the order in which they came.
+        values: What it computed, row for row.
+    """
+    rows = [row for batch in batches for row in batch][: len(values)]
+    found = dict(zip(rows, values.tolist(), strict=True))
+    if trainer.world_size > 1:
+        parts: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(parts, found)
+        found = {row: value for part in parts for row, value in part.items()}
+    return dict(sorted(found.items()))

@@ -8,24 +8,21 @@ from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
-from mrpc_lightning import closing, runs
-from mrpc_lightning.callbacks import PredictionWriter, RunRecorder
+from mrpc_lightning import closing, export, predict, runs
+from mrpc_lightning.callbacks import Answers, RunRecorder
 from mrpc_lightning.checkpoints import FiniteLoss, LastCheckpoint
 from mrpc_lightning.console import quieten, say
-from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.encoder import check_width
 from mrpc_lightning.errors import InputError, Stopped
+from mrpc_lightning.flags import Flags
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.parser import Parser, check_config_files, split_config_files
-from mrpc_lightning.precedence import LINKED, NOT_OF_A_RUN, Precedence, checkpoint_values
+from mrpc_lightning.parser import check_config_files, split_config_files
+from mrpc_lightning.precedence import NOT_OF_A_RUN, Precedence, checkpoint_values
 from mrpc_lightning.settings import (
-    CHECKPOINT_DEFAULTS,
-    EARLY_STOPPING_DEFAULTS,
     LOGS,
-    TRAINER_DEFAULTS,
     check_callbacks,
     check_settings,
     logs_folder,
@@ -34,63 +31,16 @@ from mrpc_lightning.settings import (
 from mrpc_lightning.signals import StopRequest, slurm_job, stopping_at_once
 from mrpc_lightning.throughput import Throughput
 from mrpc_lightning.tokenization import load_tokenizer
-from mrpc_lightning.trainer import Trainer, check_folder, chosen_by_machine, keep_recipe
+from mrpc_lightning.trainer import chosen_by_machine, keep_recipe
 from mrpc_lightning.usage import answer_at_once, raise_usage
 
 
-class CLI(LightningCLI):
+class CLI(Flags):
     """LightningCLI that says what came of a run, that evaluates what was trained, and that goes on where it stopped."""
 
     checkpoint: Path | None = None
     content: dict[str, Any]
     trainer: Any  # Lightning gives it attributes that a type checker does not see
-
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
-        super().__init__(
-            ParaphraseClassifier,
-            MRPCDataModule,
-            args=words,
-            trainer_class=Trainer,
-            parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False, "prog": "python -m mrpc_lightning"},
-            trainer_defaults=TRAINER_DEFAULTS,
-            save_config_callback=None,
-            seed_everything_default=42,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the subcommands, and the arguments of the Trainer's methods that are no flags."""
-        # No flag asks for a checkpoint whose loading runs code.
-        skipped = {name: {*names, "weights_only"} for name, names in LightningCLI.subcommands().items()}
-        return {**skipped, "export": {"model", "datamodule"}}
-
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Give flags to the subcommand in use alone: those of each take a tenth of a second."""
-        if subcommand in self.words:
-            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        return self.init_parser(**kwargs)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the two callbacks that every run has, and let the data follow the model's choices."""
-        parser.add_argument(
-            "--checkpoint_every",
-            type=int | None,
-            help="Optimizer steps between two writes of last.ckpt; null: as often as costs one percent of the time.",
-        )
-        parser.add_argument(
-            "--run", type=str | None, help="The run that --ckpt_path best or last means; null: the newest."
-        )
-        parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(ModelCheckpoint, "model_checkpoint")
-        parser.set_defaults({f"early_stopping.{name}": value for name, value in EARLY_STOPPING_DEFAULTS.items()})
-        parser.set_defaults({f"model_checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
-        for name in LINKED:  # this way round, so that a checkpoint's encoder decides on the tokenizer
-            parser.link_arguments(f"model.{name}", f"data.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line; where a checkpoint is used, with its values among the others."""
@@ -183,7 +133,7 @@ class CLI(LightningCLI):
         config = self.config_init[self.subcommand]
         wanted, config.ckpt_path = config.ckpt_path, None
         if self.subcommand == "export":
-            check_folder(Path(config.to))
+            export.check(config)
         if self.checkpoint is None:
             if wanted == "none" and self.subcommand != "fit":
                 self.model.load_finetuned()
@@ -197,14 +147,18 @@ class CLI(LightningCLI):
         folder = runs.run_folder(self.checkpoint) / "tokenizer"
         if not self.datamodule.tokenizer_files and folder.is_dir():  # of an older version
             self.datamodule.tokenizer = load_tokenizer(str(folder), None, f"--ckpt_path {self.checkpoint}")
-        for note in self.notes:
-            say(self.trainer, note)
-        say(self.trainer, f"loaded    {runs.describe(self.checkpoint, self.content)}")
+        loaded = f"loaded    {runs.describe(self.checkpoint, self.content)}"
+        with contextlib.redirect_stdout(sys.stderr) if self._answers_at_once() else contextlib.nullcontext():
+            for note in (*self.notes, loaded):
+                say(self.trainer, note)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run, and where a signal ends it at once, say what is left."""
         try:
-            super()._run_subcommand(subcommand)
+            if subcommand == "predict" and not self.trainer.fast_dev_run:
+                self._predict()
+            else:
+                super()._run_subcommand(subcommand)
         except Stopped as stopped:
             last = Path(self.trainer.log_dir or "") / "checkpoints" / "last.ckpt"
             if subcommand == "fit" and str(stopped) == "stopped" and self.trainer.world_size == 1 and last.is_file():
@@ -241,28 +195,54 @@ class CLI(LightningCLI):
 
     def after_validate(self) -> None:
         """Close with a table."""
-        self._close("val", "validation")
+        self._close(None, "validation")
+
+    def before_test(self) -> None:
+        """Have the answers kept for the report."""
+        self.trainer.callbacks.append(Answers())
 
     def after_test(self) -> None:
-        """Close with a table."""
-        self._close("test", self.datamodule.test_split)
+        """Close with a table and a report."""
+        self._close(self.trainer.callbacks[-1], self.datamodule.test_split)
 
-    def before_predict(self) -> None:
-        """Have the predictions written into the run's folder."""
-        if not self.trainer.fast_dev_run:
-            self.trainer.callbacks.append(PredictionWriter(self.folder / "predictions.csv"))
+    def _answers_at_once(self) -> bool:
+        config = self.config[self.subcommand]  # in config_init, model and data are objects
+        return self.subcommand == "predict" and (config.pair is not None or config.data.predict_file == "-")
 
-    def after_predict(self) -> None:
-        """Say where the predictions are."""
+    def _predict(self) -> None:
+        """Answer one pair, those of standard input, or all of a file."""
+        config = self.config[self.subcommand]
+        if self._answers_at_once():
+            self.model.tokenizer, self.model.max_length = self.datamodule.load_tokenizer(), config.data.max_length
+            self.model.eval()
+            pairs = ["\t".join(" ".join(sentence.split()) for sentence in config.pair)] if config.pair else sys.stdin
+            for answer in predict.answer_lines(self.model, pairs):
+                print(answer, flush=True)
+            return
+        path = Path(config.output or self.folder / ("MRPC.tsv" if config.glue else "predictions.csv"))
+        predict.check_output(path)
+        made_by = {
+            "weights": str(self.checkpoint or self.model.hparams["model_name"]),
+            "written": self.checkpoint.stat().st_mtime_ns if self.checkpoint else 0,
+            "precision": str(self.trainer.precision),
+            **self.model.hparams,
+            **{name: config.data[name] for name in ("max_length", "sentence1_column", "sentence2_column")},
+        }
+        predict.run(self.trainer, self.model, self.datamodule, path, made_by)
+
+    def after_export(self) -> None:
+        """Write the folder."""
+        self.trainer.strategy.barrier()
+        if self.trainer.is_global_zero:
+            content = self.content if self.checkpoint is not None else {}
+            metrics = runs.metrics_of(self.checkpoint) if self.checkpoint is not None else {}
+            export.run(self.model, self.datamodule, self.config_init["export"], content, metrics)
+
+    def _close(self, answers: Answers | None, split: str) -> None:
         if not self._only_a_trial():
-            pairs = len(self.datamodule.pairs["predict"])
-            say(self.trainer, f"\n{pairs:,} pairs predicted: {self.folder / 'predictions.csv'}")
-
-    def _close(self, stage: str, split: str) -> None:
-        if not self._only_a_trial():
-            path = self.folder / f"{self.subcommand}_metrics.json"
             weights = str(self.checkpoint or self.model.hparams["model_name"])
-            closing.evaluation(self.trainer, self.model, self.datamodule, stage, split, weights, path)
+            files = closing.Files(self.folder, f"{self.subcommand}_")
+            closing.evaluation(self.trainer, self.model, self.datamodule, answers, split, weights, files)
 
     def _only_a_trial(self) -> bool:
         if self.trainer.fast_dev_run:
@@ -285,6 +265,8 @@ def main(args: list[str] | None = None) -> CLI:
     quieten()
     words = sys.argv[1:] if args is None else args
     answer_at_once(words)
+    if "predict" in words:
+        words = ["--data.predict_file=-" if word == "-" else word for word in words]  # as other programs have it
     debug = "--debug" in words
     try:
         with stopping_at_once():

@@ -1,53 +1,118 @@
 """What a command ends with: scores, warnings, files, and what to do next."""
 
 import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from mrpc_lightning import checks, provenance, results, runs
-from mrpc_lightning.callbacks import RunRecorder, log_hyperparameters
+from mrpc_lightning import checks, plots, provenance, results, runs
+from mrpc_lightning.analysis import intervals
+from mrpc_lightning.callbacks import Answers, RunRecorder, log_hyperparameters
 from mrpc_lightning.console import say
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.report import Report, scored_pairs, write_answers
 from mrpc_lightning.throughput import Throughput
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a command writes about the figures.
+
+    Attributes:
+        folder: The run's folder.
+        name: What the files' names start with, where they are not those of `fit`.
+    """
+
+    folder: Path
+    name: str = ""
+
+    @property
+    def metrics(self) -> Path:
+        """The figures, for programs."""
+        return self.folder / f"{self.name}metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The figures, for people."""
+        return self.folder / f"{self.name}report.html"
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the report's pictures."""
+        return self.folder / f"{self.name}pictures"
+
+    @property
+    def answers(self) -> Path:
+        """Each scored pair with its answer."""
+        return self.folder / f"{self.name or 'validation_'}predictions.csv"
 
 
 def report(
     trainer: Trainer,
     model: ParaphraseClassifier,
-    stage: str,
+    data: MRPCDataModule,
+    answers: Answers | None,
+    split: str,
     title: str,
-    path: Path,
-    pairs: int,
+    files: Files,
     warnings: list[str],
+    config: str = "",
     **about: Any,
 ) -> dict[str, float | int]:
-    """Print the final table with its warnings, and write the same as JSON.
+    """Print the final table with its warnings, write the same as JSON, and the report.
 
     Args:
         trainer: The Trainer, after its evaluation.
         model: The model.
-        stage: "val" or "test": what the logged names start with.
+        data: The data.
+        answers: What the evaluation answered; None: there is no report.
+        split: The split that was scored.
         title: What was scored.
-        path: The JSON file.
-        pairs: Pairs of the whole split.
+        files: The files to write.
         warnings: What to warn of beside what the figures themselves show.
+        config: The run's configuration as YAML.
         about: What else goes into the file.
 
     Returns:
         The figures.
     """
-    figures = results.collect(trainer.callback_metrics, stage)
+    figures = results.collect(trainer.callback_metrics, "val" if answers is None else "test")
     names = model.hparams["label_names"]
-    warnings = [*checks.of_figures(figures, names, pairs), *warnings]
-    if trainer.is_global_zero:
-        results.write(path, {**figures, **about, "warnings": warnings})
-    say(trainer, "\n" + results.table(figures, title, names[1]))
+    warnings = [*checks.of_figures(figures, names, len(data.pairs[split])), *warnings]
+    found = None if answers is None else answers.collect(trainer)  # all processes must ask
+    if not trainer.is_global_zero:
+        return figures
+    content: dict[str, Any] = {**figures, "split": split, "source": data.source(split), **about, "warnings": warnings}
+    if found is None:
+        print("\n" + results.table(figures, title, names[1]))
+    else:
+        scored = scored_pairs(data.pairs[split], found, model.hparams["symmetric"])
+        content["intervals"] = intervals(scored.labels, scored.positive)
+        print("\n" + results.table(figures, title, names[1], content["intervals"]))
     for warning in warnings:
-        say(trainer, f"warning: {warning}")
+        print(f"warning: {warning}")
+    sys.stdout.flush()
+    if found is None:
+        results.write(files.metrics, content)
+        return figures
+    page = Report(scored, content, names, f"{model.hparams['model_name']}, {title}", config)
+    if (diagnosis := page.diagnosis()) is not None:
+        content["diagnosis"] = str(diagnosis)
+        print(f"curves: {content['diagnosis']}")
+    results.write(files.metrics, content)
+    write_answers(files.answers, scored, names)
+    pictures = page.draw()
+    plots.write(pictures, files.pictures)
+    page.write(files.report, pictures)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for name, picture in pictures.items():
+                logger.experiment.add_image(name, plots.pixels(picture), trainer.global_step, dataformats="HWC")
     return figures
 
 
@@ -70,25 +135,31 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
     peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
     trainer.limit_test_batches = 1.0  # the final figures are of the whole split
     loggers, trainer.loggers = trainer.loggers, []  # they get the figures once, with the hyper-parameters
-    trainer.test(model, data.val_dataloader(), ckpt_path=best, verbose=False, weights_only=True)
-    trainer.loggers = loggers
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+    callbacks.append(answers := Answers())
+    trainer.test(model, data.scoring_dataloader("validation"), ckpt_path=best, verbose=False, weights_only=True)
+    callbacks.remove(answers)
+    trainer.loggers = loggers
     recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
     speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).figures()
     saved = runs.read_checkpoint(Path(best))
     epoch = saved["epoch"] + 1
     warnings, details = checks.of_pairs(data)
     warnings += checks.of_schedule(steps, int(total_steps), last_rate, peak)
+    files = Files(folder)
     figures = report(
         trainer,
         model,
-        "test",
+        data,
+        answers,
+        "validation",
         f"best checkpoint (epoch {epoch})",
-        folder / "metrics.json",
-        len(data.pairs["validation"]),
+        files,
         warnings,
-        split="validation",
-        source=data.source("validation"),
+        recorder.config,
+        epochs=recorder.epochs,
+        training_pairs=len(data.pairs["train"]),
+        training_source=data.source("train"),
         checkpoint=os.path.relpath(best, folder),
         epoch=epoch,
         optimizer_step=saved["global_step"],
@@ -107,7 +178,7 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
         trainer,
         f"{results.duration(recorder.wall_seconds)} for {results.count(epochs, 'epoch')}"
         f"{', stopped early' * stopped}; while training {results.speed(speed)}\n\n"
-        f"run    {folder}\n"
+        f"run    {folder}\nreport {files.report}\n"
         f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
     )
 
@@ -116,10 +187,10 @@ def evaluation(
     trainer: Trainer,
     model: ParaphraseClassifier,
     data: MRPCDataModule,
-    stage: str,
+    answers: Answers | None,
     split: str,
     weights: str,
-    path: Path,
+    files: Files,
 ) -> None:
     """Close an evaluation with a table.
 
@@ -127,14 +198,13 @@ def evaluation(
         trainer: The Trainer, after its evaluation.
         model: The model.
         data: The data.
-        stage: "val" or "test": what the logged names start with.
+        answers: What the evaluation answered; None for `validate`, which makes no report.
         split: The split that was scored.
         weights: What was scored: a checkpoint, or an encoder's name.
-        path: The JSON file.
+        files: The files to write.
     """
-    source = data.source(split)
-    say(trainer, f"\n{split} split of {source}, {len(data.pairs[split]):,} pairs")
+    say(trainer, f"\n{split} split of {data.source(split)}, {len(data.pairs[split]):,} pairs")
     warnings, details = checks.of_pairs(data)
-    about = {"split": split, "source": source, "checkpoint": weights, **details, **provenance.describe(trainer)}
-    report(trainer, model, stage, "this checkpoint", path, len(data.pairs[split]), warnings, **about)
-    say(trainer, f"also in {path}")
+    about = {"checkpoint": weights, **details, **provenance.describe(trainer)}
+    report(trainer, model, data, answers, split, "this checkpoint", files, warnings, **about)
+    say(trainer, f"also in {files.metrics}" + f"\nreport  {files.report}" * (answers is not None))

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from mrpc_lightning import demo, sources
-from mrpc_lightning.batching import WINDOW, EvaluationBatches, TrainingBatches
+from mrpc_lightning.batching import WINDOW, BothOrders, EvaluationBatches, StackOrders, TrainingBatches
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.files import Table, read_file
 from mrpc_lightning.signals import ignore_signals
@@ -31,6 +31,7 @@ class MRPCDataModule(LightningDataModule):
         model_name: The encoder whose tokenizer is used. On the command line it comes from `model.model_name`.
         revision: Branch, tag or commit of the encoder on the Hub. On the command line, from `model.revision`.
         label_names: Names of the negative and of the positive class. On the command line, from `model.label_names`.
+        symmetric: Validate and predict each pair in both orders. On the command line, from `model.symmetric`.
         dataset_name: A data set on the Hub, or "demo" for the embedded corpus.
         dataset_config: The data set's configuration, if it has several.
         data_dir: A folder of MRPC's own files, in Microsoft's or GLUE's layout, or one that
@@ -49,6 +50,7 @@ class MRPCDataModule(LightningDataModule):
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
         batch_size: Training pairs a process and step.
         eval_batch_size: Pairs a process and step in validation, test and prediction.
+        swap_pairs: Train on each pair in an order of its sentences that is drawn anew for each epoch.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
         pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for a TPU or `model.compile`.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
@@ -59,6 +61,7 @@ class MRPCDataModule(LightningDataModule):
         model_name: str = "google-bert/bert-base-uncased",
         revision: str | None = None,
         label_names: list[str] = ["not_equivalent", "equivalent"],  # noqa: B006 -- read only; its value is shown by --help
+        symmetric: bool = False,
         dataset_name: str = "nyu-mll/glue",
         dataset_config: str | None = "mrpc",
         data_dir: str | None = None,
@@ -75,6 +78,7 @@ class MRPCDataModule(LightningDataModule):
         max_length: int = 128,
         batch_size: int = 16,
         eval_batch_size: int = 64,
+        swap_pairs: bool = False,
         bucketing: bool = True,
         pad_to_multiple_of: int | None = None,
         num_workers: int = 0,
@@ -101,6 +105,7 @@ class MRPCDataModule(LightningDataModule):
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.pairs: dict[str, Dataset] = {}  # sentences by split
         self.tokens: dict[str, Dataset] = {}  # word pieces by split, row for row
+        self.swapped: dict[str, Dataset] = {}  # the same of pairs whose sentences are swapped
         self.cut: dict[str, int] = {}  # pairs longer than max_length, by split
         self._tables: dict[str, Table] = {}
         self.tokenizer_files: dict[str, torch.Tensor] = {}  # as a checkpoint holds them
@@ -126,6 +131,12 @@ class MRPCDataModule(LightningDataModule):
         if self.tokenizer is None:
             name = self.hparams["model_name"]
             self.tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"--model.model_name {name}")
+        if self.hparams["max_length"] > self.tokenizer.model_max_length:
+            raise InputError(
+                f"--data.max_length {self.hparams['max_length']}: "
+                f"{self.hparams['model_name']} takes {self.tokenizer.model_max_length} tokens at most"
+            )
+        self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
         return self.tokenizer
 
     def prepare_data(self) -> None:
@@ -148,12 +159,7 @@ class MRPCDataModule(LightningDataModule):
         Raises:
             InputError: If there is no such split, its pairs are not in order, or fewer than processes.
         """
-        self.tokenizer = self.load_tokenizer()
-        if self.hparams["max_length"] > self.tokenizer.model_max_length:
-            raise InputError(
-                f"--data.max_length {self.hparams['max_length']}: "
-                f"{self.hparams['model_name']} takes {self.tokenizer.model_max_length} tokens at most"
-            )
+        tokenizer = self.load_tokenizer()
         for split in self._splits(stage):
             if split not in self.tokens:
                 self.pairs[split] = self.read(split)
@@ -164,9 +170,8 @@ class MRPCDataModule(LightningDataModule):
                         f"{self.source(split)}: too few {split} pairs ({len(self.pairs[split])}) for "
                         f"{self.trainer.world_size} processes; give fewer --trainer.devices"
                     )
-                self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
                 self.tokens[split], self.cut[split] = tokenize(
-                    self.tokenizer, self.tokenizer_files, self.pairs[split], self.hparams["max_length"]
+                    tokenizer, self.tokenizer_files, self.pairs[split], self.hparams["max_length"]
                 )
         self._tables.clear()
         # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
@@ -184,13 +189,13 @@ class MRPCDataModule(LightningDataModule):
         values, name = self.hparams, self._name(split)
         labelled = split != "predict"
         if name != "train" and (path := values[f"{name}_file"]):
-            return self._pairs(read_file(Path(path), f"{name}_file"), labelled)
+            return self.check(read_file(Path(path), f"{name}_file"), labelled)
         tables = self._read_all()
         held_out = "train" in tables and "validation" not in tables and not values["validation_file"]
         if held_out and name in ("train", "validation"):
             if name == "validation" and not values["train_file"]:
                 rank_zero_warn(f"{self.source(split)} has no validation split: a share of its pairs is held out")
-            everything = self._pairs(tables["train"])
+            everything = self.check(tables["train"])
             return sources.hold_out(everything, values["validation_share"], values["split_seed"], self.source(split))[
                 name
             ]
@@ -199,7 +204,7 @@ class MRPCDataModule(LightningDataModule):
                 f"{self.source(split)} has no {name} split, only {', '.join(tables)}: "
                 f"name a file of pairs with --data.{split}_file"
             )
-        return self._pairs(tables[name], labelled)
+        return self.check(tables[name], labelled)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
@@ -208,19 +213,24 @@ class MRPCDataModule(LightningDataModule):
         seed = position.pop("order_seed", torch.initial_seed())
         self._order_seed = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
         window = WINDOW if self.hparams["bucketing"] else 0
-        return self._dataloader("train", TrainingBatches, seed=self._order_seed, window=window, **position)
+        swap = self.hparams["swap_pairs"]
+        return self._dataloader("train", TrainingBatches, seed=self._order_seed, window=window, swap=swap, **position)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation split's batches, of pairs of nearly the same length."""
-        return self._dataloader("validation", EvaluationBatches)
+        return self._dataloader("validation", EvaluationBatches, both=self.hparams["symmetric"])
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return the batches that `test` scores, of pairs of nearly the same length."""
-        return self._dataloader(self.test_split, EvaluationBatches)
+        """Return the batches that `test` scores, in both orders."""
+        return self.scoring_dataloader(self.test_split)
+
+    def scoring_dataloader(self, split: str) -> DataLoader[Any]:
+        """Return a split's batches, of pairs of nearly the same length, each in both orders: the report has both."""
+        return self._dataloader(split, EvaluationBatches, both=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the batches to predict, of pairs of nearly the same length; their sampler knows which."""
-        return self._dataloader("predict", EvaluationBatches)
+        return self._dataloader("predict", EvaluationBatches, both=self.hparams["symmetric"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data: the tokenizer, and which batches were trained on."""
@@ -265,25 +275,36 @@ class MRPCDataModule(LightningDataModule):
             self._tables = sources.read_hub(values["dataset_name"], values["dataset_config"])
         return self._tables
 
-    def _pairs(self, table: Table, labelled: bool = True) -> Dataset:
+    def check(self, table: Table, labelled: bool = True) -> Dataset:
+        """Check a table and return its pairs, as `sources.pairs` does."""
         columns = tuple(self.hparams[f"{name}_column"] for name in sources.COLUMNS)
         return sources.pairs(table, columns, self.hparams["label_names"], labelled)
 
+    def _swap(self, split: str) -> Dataset:
+        if split not in self.swapped:
+            pairs = self.pairs[split].rename_columns({"sentence1": "sentence2", "sentence2": "sentence1"})
+            size, keep = self.hparams["max_length"], split != "predict"
+            self.swapped[split], _ = tokenize(self.load_tokenizer(), self.tokenizer_files, pairs, size, keep)
+        return self.swapped[split]
+
     def _dataloader(
-        self, split: str, batches: type[TrainingBatches] | type[EvaluationBatches], **options: Any
+        self, split: str, batches: type[TrainingBatches] | type[EvaluationBatches], both: bool = False, **options: Any
     ) -> DataLoader[Any]:
-        assert self.tokenizer is not None
         tokens, workers = self.tokens[split], self.hparams["num_workers"]
         size = self.hparams["batch_size" if split == "train" else "eval_batch_size"]
         order: dict[str, Any] = {"batch_size": size}
         trainer: Any = self.trainer
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
-        if trainer is None or not trainer.overfit_batches or split == "predict":  # Lightning takes those in file order
+        if (
+            trainer is None or not trainer.overfit_batches or split == "predict" or both
+        ):  # Lightning takes those in file order
             order = {"sampler": batches(lengths(tokens), size, **options), "batch_size": None}
+        pad = DataCollatorWithPadding(self.load_tokenizer(), pad_to_multiple_of=self.hparams["pad_to_multiple_of"])
+        swapped = both or options.get("swap", False)
         return DataLoader(
-            tokens,
-            collate_fn=DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=self.hparams["pad_to_multiple_of"]),
+            BothOrders(tokens, self._swap(split), both) if swapped else tokens,  # type: ignore[arg-type]  # rows by list
+            collate_fn=StackOrders(pad) if both else pad,
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=ignore_signals,

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,9 +10,10 @@ from torch.nn import ModuleDict
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryStatScores
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mrpc_lightning import step
+from mrpc_lightning import answers, step
+from mrpc_lightning.answers import Answer
 from mrpc_lightning.encoder import load_encoder, restore_encoder
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.optim import linear_schedule, parameter_groups
@@ -23,7 +26,8 @@ class ParaphraseClassifier(LightningModule):
     """A BERT-like encoder with a head that says whether two sentences mean the same.
 
     A batch is a dictionary: `input_ids` and `attention_mask`, and `token_type_ids` where the encoder has them, of
-    shape (batch, tokens), and `labels` of shape (batch,).
+    shape (batch, tokens), and `labels` of shape (batch,). Where pairs are scored in both orders of their sentences, the
+    tokens are of shape (2, batch, tokens): as they are given, then swapped.
 
     A Trainer makes the encoder fast (`step.make_fast`): from then on `model.base_model` returns states of the first
     token alone, where that is all that the head looks at.
@@ -40,6 +44,8 @@ class ParaphraseClassifier(LightningModule):
         hidden_dropout: Share of each layer's outputs that training drops. Unset: the encoder's own, BERT's is 0.1.
         attention_dropout: Share of attention weights that training drops. Unset: the encoder's own, BERT's is 0.1.
         freeze_embeddings: Leave the word embeddings as they are pretrained.
+        symmetric: Score each pair in both orders of its sentences, and average the probabilities: the answer does not
+            depend on the order, and takes twice as long. Training is the same.
         compile: Train with `torch.compile`, which takes a minute to start and pays for long runs on a GPU.
     """
 
@@ -55,6 +61,7 @@ class ParaphraseClassifier(LightningModule):
         hidden_dropout: float | None = None,
         attention_dropout: float | None = None,
         freeze_embeddings: bool = False,
+        symmetric: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -90,6 +97,35 @@ class ParaphraseClassifier(LightningModule):
         )
         self.counts = ModuleDict({stage: BinaryStatScores(validate_args=False) for stage in ("val", "test")})
         self.saved_figures: dict[str, float] = {}
+        self.tokenizer: PreTrainedTokenizerBase | None = None  # for `predict` alone
+        self.max_length = 128
+        self.autocast_dtype: torch.dtype | None = None
+
+    @classmethod
+    def from_run(cls, ckpt_path: str | Path = "best", logs: str | Path = "tb_logs") -> "ParaphraseClassifier":
+        """Load a model to use, with its tokenizer, in evaluation mode.
+
+        Args:
+            ckpt_path: "best" or "last", of the newest run that has one; a run's folder; or a checkpoint file.
+            logs: The folder in which runs are searched.
+
+        Raises:
+            InputError: If there is no such checkpoint, or it is damaged.
+        """
+        return answers.load(cls, str(ckpt_path), Path(logs))
+
+    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Answer]:
+        """Say of pairs of sentences whether they mean the same.
+
+        Args:
+            pairs: Pairs of sentences.
+            batch_size: Pairs that are computed together.
+
+        Returns:
+            An answer for each pair, in their order. It is computed in the precision of the run's training: bf16 or
+            float32.
+        """
+        return answers.answer(self, list(pairs), batch_size)
 
     # The encoder is made late: a checkpoint brings its own configuration and needs no pretrained weights.
 
@@ -137,8 +173,10 @@ class ParaphraseClassifier(LightningModule):
             self.model = restore_encoder(checkpoint["encoder_config"])
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        """Return the logits, of shape (batch, 2), of token tensors of shape (batch, tokens)."""
+        """Return the logits, of shape (batch, 2) or (2, batch, 2), of tokens, (batch, tokens) or (2, batch, tokens)."""
         assert self.model is not None
+        if inputs["input_ids"].dim() == 3:
+            return self(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()}).unflatten(0, (2, -1))
         # Only training is compiled: its batches have few shapes.
         call = self.model.forward if self.hparams["compile"] and not self.training else self.model
         logits: Tensor = call(**inputs).logits
@@ -146,7 +184,7 @@ class ParaphraseClassifier(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean cross-entropy of a batch."""
-        loss = self._step(batch, "train")
+        loss, _ = self._step(batch, "train")
         self.log("train_loss_step", loss, prog_bar=True)
         scheduler: Any = self.lr_schedulers()
         self.log("learning_rate", scheduler.get_last_lr()[0])
@@ -156,15 +194,15 @@ class ParaphraseClassifier(LightningModule):
         """Add a batch to the validation figures."""
         self._step(batch, "val")
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Add a batch to the test figures."""
-        self._step(batch, "test")
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Add a batch to the test figures; return the probabilities of both classes, as the logits are shaped."""
+        _, logits = self._step(batch, "test")
+        return logits.float().softmax(dim=-1)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the probabilities of both classes, of shape (batch, 2), in float32."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        probabilities: Tensor = self(**inputs).float().softmax(dim=-1)
-        return probabilities
+        return self._answer(self(**inputs)).float().softmax(dim=-1)
 
     def on_train_epoch_start(self) -> None:
         """Forget what an epoch that was broken off has left; an epoch that is resumed gets it back later."""
@@ -202,10 +240,17 @@ class ParaphraseClassifier(LightningModule):
         schedule = linear_schedule(optimizer, self.hparams["warmup"], self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
+    def _answer(self, logits: Tensor) -> Tensor:
+        """Return what counts, of shape (batch, 2), of logits that may be those of both orders."""
+        if logits.dim() == 2:
+            return logits
+        return logits.softmax(dim=-1).mean(dim=0).log() if self.hparams["symmetric"] else logits[0]
+
+    def _step(self, batch: dict[str, Tensor], stage: str) -> tuple[Tensor, Tensor]:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         labels = batch["labels"]
-        logits = self(**inputs)
+        every = self(**inputs)
+        logits = self._answer(every)
         loss = cross_entropy(logits, labels)
         # Classes, not logits: torchmetrics guesses from their range whether logits still need a sigmoid.
         predictions = logits.argmax(dim=-1)
@@ -217,18 +262,26 @@ class ParaphraseClassifier(LightningModule):
         mean_loss.update(loss.detach().expand(len(labels)))  # torchmetrics 1.9 loses weights where NaN is let through
         if stage != "train":
             self.counts[stage].update(predictions, labels)  # type: ignore[operator]  # ModuleDict forgets the type
-        return loss
+        return loss, every
 
     def _reset_figures(self, stage: str) -> None:
         for metric in (self.metrics[f"{stage}_metrics"], self.losses[f"{stage}_loss"], *self.counts.values()):
             assert isinstance(metric, MetricCollection | Metric)
             metric.reset()
 
-    def _log_figures(self, stage: str) -> None:
-        # Once an epoch: to log a metric costs more than to update it.
+    def figures(self, stage: str) -> dict[str, Tensor]:
+        """Compute loss, accuracy and F1 of the pairs that an epoch has had so far, on all processes.
+
+        Args:
+            stage: "train", "val" or "test".
+        """
         metrics, mean_loss = self.metrics[f"{stage}_metrics"], self.losses[f"{stage}_loss"]
         assert isinstance(metrics, MetricCollection) and isinstance(mean_loss, MeanMetric)
-        self.log_dict({f"{stage}_loss": mean_loss.compute(), **metrics.compute()}, sync_dist=True)
+        return {f"{stage}_loss": mean_loss.compute(), **metrics.compute()}
+
+    def _log_figures(self, stage: str) -> None:
+        # Once an epoch: to log a metric costs more than to update it.
+        self.log_dict(self.figures(stage), sync_dist=True)
         if stage != "train":
             counts = self.counts[stage]
             assert isinstance(counts, BinaryStatScores)

@@ -52,11 +52,23 @@ FIRST_FLAGS = {
         "predict --data.predict_file new_pairs.csv",
         {
             **EVALUATED,
-            "data.predict_file": "The pairs, with or without labels. Unset: the run's test split.",
+            "data.predict_file": "The pairs, with or without labels; -: standard input. Unset: the run's test split.",
+            "output": "The table to write: .csv, .tsv, .jsonl or .parquet. Unset: predictions.csv in the run's folder.",
+            "pair": "Two sentences: answer this pair alone.",
+            "glue": "Write GLUE's MRPC.tsv.",
             "data.eval_batch_size": "Pairs a process and step; changes speed and memory alone.",
         },
     ),
-    "export": ("export --to my-model", {"to": "The folder to make.", **EVALUATED}),
+    "export": (
+        "export --to my-model",
+        {
+            "to": "The folder to make.",
+            "onnx": "Also write model.onnx, checked against PyTorch.",
+            "int8": "Also write model.int8.onnx, and say what it costs in F1.",
+            "push_to_hub": "Upload to owner/name on the Hub; private, unless --public is given.",
+            **EVALUATED,
+        },
+    ),
 }
 CONFIG_FLAGS = ("--config", "-c")
 

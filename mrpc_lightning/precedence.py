@@ -17,7 +17,7 @@ from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.parser import split_config_files
 
 # The data takes these from the model.
-LINKED = ("model_name", "revision", "label_names")
+LINKED = ("model_name", "revision", "label_names", "symmetric")
 # What a flag may change when a run is resumed. All else shapes the training, and comes from the run.
 MAY_CHANGE = {
     "trainer.max_epochs": "where training ends; the schedule is stretched or shortened to it",
@@ -85,7 +85,7 @@ class Precedence:
         """
         config = self._parse(self.files, saved, self.flags)
         for key, value in saved["model"].items():
-            if config[self.subcommand]["model"][key] != value:
+            if key != "symmetric" and config[self.subcommand]["model"][key] != value:
                 raise InputError(f"--model.{key}: {checkpoint} was trained with {value!r}; leave the flag out")
         self._note_passed_over(flatten(saved), "checkpoint")
         return config

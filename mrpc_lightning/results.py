@@ -44,19 +44,36 @@ def baseline(positives: int, pairs: int) -> tuple[float, float]:
     return positives / pairs, 2 * positives / (pairs + positives)
 
 
-def table(figures: Mapping[str, float | int], title: str, positive: str) -> str:
-    """Write figures beside the baseline's, as lines for the terminal."""
+def table(
+    figures: Mapping[str, float | int],
+    title: str,
+    positive: str,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+) -> str:
+    """Write figures beside the baseline's, as lines for the terminal.
+
+    Args:
+        figures: What `collect` returned.
+        title: What was scored.
+        positive: Name of the positive class.
+        intervals: The 95 % interval of each figure, if they were computed.
+    """
     name = f'always "{positive}"'
     width = max(len(title), len(name)) + 2
     counts = ", ".join(f"{figures[count]} {count.replace('_', ' ')}" for count in COUNTS)
-    return "\n".join(
-        [
-            f"{'':{width}}accuracy      F1    loss",
-            f"{title:{width}}{figures['accuracy']:8.4f}{figures['f1']:8.4f}{figures['loss']:8.4f}",
-            f"{name:{width}}{figures['baseline_accuracy']:8.4f}{figures['baseline_f1']:8.4f}",
-            f"{figures['pairs']:,} pairs: {counts}",
-        ]
-    )
+    cells = []
+    for figure in ("accuracy", "f1", "loss"):
+        low, high = intervals[figure] if intervals else (0.0, 0.0)
+        cells.append(f"{figures[figure]:.4f}" + f" [{low:.3f}, {high:.3f}]" * bool(intervals))
+    rows = [
+        ("", "accuracy", "F1", "loss"),
+        (title, *cells),
+        (name, f"{figures['baseline_accuracy']:.4f}", f"{figures['baseline_f1']:.4f}", ""),
+    ]
+    column = max(map(len, cells)) + 2
+    lines = [f"{row[0]:{width}}" + "".join(f"{cell:{column}}" for cell in row[1:]).rstrip() for row in rows]
+    note = ["in brackets: 95 % intervals, over resampled pairs"] if intervals else []
+    return "\n".join([*lines, f"{figures['pairs']:,} pairs: {counts}", *note])
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

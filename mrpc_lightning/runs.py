@@ -255,6 +255,16 @@ def describe(checkpoint: Path, content: Mapping[str, Any]) -> str:
     return f"{checkpoint}, epoch {epoch}, optimizer step {step:,}; when it was saved: {scored}"
 
 
+def metrics_of(checkpoint: Path) -> dict[str, Any]:
+    """Return the final figures of a checkpoint; empty if its run was not scored, or scored another checkpoint."""
+    folder = run_folder(checkpoint)
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return dict(metrics) if (folder / metrics["checkpoint"]).samefile(checkpoint) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

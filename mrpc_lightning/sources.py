@@ -200,7 +200,7 @@ def pairs(table: Table, columns: tuple[str, str, str], label_names: list[str], l
     values: dict[str, list[Any]] = {
         "sentence1": table.columns[columns[0]],
         "sentence2": table.columns[columns[1]],
-        "idx": list(range(len(table))),
+        "idx": list(range(table.first_row, table.first_row + len(table))),
     }
     own_idx = [str(idx) for idx in table.columns.get("idx", [])]
     if own_idx and all(idx.isdecimal() for idx in own_idx):

@@ -39,7 +39,11 @@ def load_tokenizer(source: str, revision: str | None, flag: str) -> PreTrainedTo
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, files: Mapping[str, torch.Tensor], pairs: Dataset, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    files: Mapping[str, torch.Tensor],
+    pairs: Dataset,
+    max_length: int,
+    keep: bool = True,
 ) -> tuple[Dataset, int]:
     """Tokenize sentence pairs, or take what an earlier run made of the same pairs from the cache of `datasets`.
 
@@ -48,6 +52,7 @@ def tokenize(
         files: Its files, as `pack` returns them: what it does follows from them.
         pairs: `sentence1`, `sentence2` and, if there are labels, `label`.
         max_length: Tokens a pair.
+        keep: Whether a later run may need them.
 
     Returns:
         The model's inputs, row for row, and the number of pairs that were cut.
@@ -62,11 +67,13 @@ def tokenize(
         )
         return {**columns, "labels": rows["label"]} if "label" in rows else columns
 
+    disable_progress_bars()
     key = cache_key(files, pairs, max_length)
     folder = Path(config.HF_DATASETS_CACHE) / "mrpc_lightning"
     options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
-    disable_progress_bars()
     try:
+        if not keep:
+            raise OSError
         folder.mkdir(parents=True, exist_ok=True)
         tokens = pairs.map(encode, cache_file_name=str(folder / f"{key}.arrow"), **options)
     except (OSError, ArrowException):  # a full or read-only disk, a damaged file: it goes without

@@ -1,7 +1,6 @@
 """Lightning's Trainer, with what this project adds to it."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,14 +9,11 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_warn
-from transformers.utils.logging import disable_progress_bar
 
 from mrpc_lightning import provenance
 from mrpc_lightning.checkpoints import AtomicCheckpointIO
 from mrpc_lightning.console import EpochBar
-from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.settings import choose_precision
 from mrpc_lightning.signals import slurm_job
 
@@ -27,22 +23,8 @@ class Trainer(LightningTrainer):
 
     callbacks: list[Any]  # Lightning sets it where a type checker does not look
 
-    def export(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None, to: str) -> None:
-        """Write a model folder for transformers.
-
-        Args:
-            model: The model, with its weights.
-            datamodule: The data, with its tokenizer.
-            ckpt_path: Taken care of before.
-            to: The folder to make: `AutoModelForSequenceClassification` and `AutoTokenizer` load it.
-        """
-        assert isinstance(model, ParaphraseClassifier) and isinstance(datamodule, MRPCDataModule)
-        if self.is_global_zero:
-            assert model.model is not None
-            disable_progress_bar()  # of files that take a moment
-            model.model.save_pretrained(to)
-            datamodule.load_tokenizer().save_pretrained(to)
-            print(f'exported  {to}; use it with pipeline("text-classification", model="{to}")')
+    def export(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None) -> None:
+        """Do nothing: a subcommand is a method here, and `cli` has what an export needs."""
 
 
 def chosen_by_machine(config: Any, trained_in: str | None) -> tuple[dict[str, Any], str]:
@@ -101,13 +83,3 @@ def keep_recipe(trainer: Trainer, recipe: dict[str, Any], words: list[str]) -> s
     )
     header = "".join(f"# {name}: {value}\n" for name, value in about.items())
     return f"{header}{yaml.safe_dump(recipe, sort_keys=False)}"
-
-
-def check_folder(folder: Path) -> None:
-    """See to it that an export writes over nothing.
-
-    Raises:
-        InputError: If the folder holds something, or cannot be made.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--to {folder}: is there already and not empty; give a new folder")

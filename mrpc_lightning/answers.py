@@ -1,0 +1,70 @@
+"""Answers in code: a model of a run, and what it says of pairs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from mrpc_lightning import runs
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.tokenization import unpack
+
+if TYPE_CHECKING:
+    from mrpc_lightning.model import ParaphraseClassifier
+
+
+class Answer(NamedTuple):
+    """What a model says of a pair.
+
+    Attributes:
+        label: Name of the class with the higher probability.
+        probabilities: Probability of each class by name.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+
+def load(model_class: type["ParaphraseClassifier"], ckpt_path: str, logs: Path) -> "ParaphraseClassifier":
+    """Load a model with its tokenizer; see `ParaphraseClassifier.from_run`."""
+    checkpoint = runs.find_checkpoint(ckpt_path, logs)
+    content = runs.read_checkpoint(checkpoint)
+    model = runs.load(model_class, checkpoint).eval()
+    files = content.get("MRPCDataModule", {}).get("tokenizer")
+    if not files:
+        raise InputError(f"{checkpoint}: of an older version, without its tokenizer")
+    model.tokenizer = unpack(files, f"--ckpt_path {checkpoint}")
+    model.max_length = content["datamodule_hyper_parameters"]["max_length"]
+    model.autocast_dtype = torch.bfloat16 if runs.precision(content) == "bf16-mixed" else None
+    return model
+
+
+@torch.inference_mode()
+def answer(model: "ParaphraseClassifier", pairs: Sequence[tuple[str, str]], batch_size: int) -> list[Answer]:
+    """Answer pairs; see `ParaphraseClassifier.predict`."""
+    if model.tokenizer is None:
+        raise InputError("no tokenizer: load the model with ParaphraseClassifier.from_run")
+    names, symmetric, training = model.hparams["label_names"], model.hparams["symmetric"], model.training
+    # Alike in length: less padding.
+    order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
+    found: dict[int, Answer] = {}
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        first, second = ([pairs[row][side] for row in rows] for side in (0, 1))
+        if symmetric:
+            first, second = first + second, second + first
+        tokens = model.tokenizer(
+            first, second, truncation=True, max_length=model.max_length, padding=True, return_tensors="pt"
+        )
+        inputs = {
+            name: tensor.unflatten(0, (2, -1)) if symmetric else tensor
+            for name, tensor in tokens.to(model.device).items()
+        }
+        with torch.autocast(model.device.type, model.autocast_dtype, enabled=model.autocast_dtype is not None):
+            shares = model.predict_step(inputs, 0).tolist()
+        for row, pair in zip(rows, shares, strict=True):
+            found[row] = Answer(names[int(pair[1] > pair[0])], dict(zip(names, pair, strict=True)))
+    model.train(training)
+    return [found[row] for row in range(len(pairs))]

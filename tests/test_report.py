@@ -1,0 +1,150 @@
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy
+import pytest
+from conftest import make_rows, write_csv
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, precision_score, recall_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mrpc_lightning import main
+
+RUN = Path("tb_logs/mrpc/version_0")
+PICTURES = {"curves", "confusion", "precision_recall", "calibration", "orders"}
+
+
+class Page(HTMLParser):
+    """A page's text, its tags and what they refer to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text, self.tags, self.references, self.open = "", list[str](), list[str](), list[str]()
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href")]
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data + " "
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def recompute(rows: list[dict[str, str]]) -> dict[str, float]:
+    """All figures again, from the file alone, by scikit-learn."""
+    labels = [row["label"] == "equivalent" for row in rows]
+    predicted = [row["prediction"] == "equivalent" for row in rows]
+    positive = [float(row["probability_equivalent"]) for row in rows]
+    return {
+        "accuracy": accuracy_score(labels, predicted),
+        "F1": f1_score(labels, predicted),
+        "precision": precision_score(labels, predicted),
+        "recall": recall_score(labels, predicted),
+        "average precision": average_precision_score(labels, positive),
+        "loss": log_loss(labels, positive),
+    }
+
+
+def shown(page: Page) -> dict[str, float]:
+    """The figures in a page's first table."""
+    titles = "accuracy|F1|precision|recall|average precision|loss|calibration error"
+    return {name: float(value) for name, value in re.findall(rf"({titles}) (\d\.\d{{4}}) \d\.\d{{3}} to", page.text)}
+
+
+@pytest.mark.parametrize("logger", ["true", "CSVLogger", "false"])
+def test_everything_in_a_report_can_be_computed_again_from_its_predictions(
+    logger: str, project: Path, arguments: list[str]
+) -> None:
+    write_csv(project / "validation.csv", [*make_rows(24, seed=1), ("<script>alert(1)</script> & so", "no", 1)])
+    main(["fit", *arguments, "--trainer.max_epochs=3", f"--trainer.logger={logger}"])
+    [run] = [path.parent for path in Path().glob("**/metrics.json")]
+    metrics, page = json.loads((run / "metrics.json").read_text()), Page(run / "report.html")
+    rows = read(run / "validation_predictions.csv")
+    found = shown(page)
+    assert {name: found[name] for name in recompute(rows)} == pytest.approx(recompute(rows), abs=5.1e-5)
+    assert metrics["accuracy"] == pytest.approx(recompute(rows)["accuracy"])
+    assert metrics["loss"] == pytest.approx(recompute(rows)["loss"], abs=2e-3)  # that one from bf16, where there is
+    for name, (low, high) in metrics["intervals"].items():
+        assert low <= high, name
+    # Nothing from elsewhere, and nobody's sentence is markup.
+    assert page.tags.count("svg") == len(PICTURES) and "script" not in page.tags and "link" not in page.tags
+    assert all(reference.startswith("#") for reference in page.references)
+    wrong = [row for row in rows if row["label"] != row["prediction"]]
+    wrong.sort(key=lambda row: -abs(float(row["probability_equivalent"]) - 0.5))
+    listed = re.findall(r"labelled “\w+” idx (\d+)", page.text)
+    assert listed == [row["idx"] for row in wrong[:20]]
+    turned = sum(
+        (float(row["probability_equivalent"]) > 0.5) != (float(row["swapped_probability_equivalent"]) > 0.5)
+        for row in rows
+    )
+    assert f"of {turned} of 25 pairs the answer does" in page.text
+    for epoch in metrics["epochs"]:
+        assert {"train_loss", "train_f1", "val_loss", "val_accuracy", "val_f1"} <= epoch.keys()
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3]
+    assert metrics["epochs"][metrics["epoch"] - 1]["val_f1"] == max(epoch["val_f1"] for epoch in metrics["epochs"])
+    assert metrics["diagnosis"].split(":")[0] in page.text
+    pictures = {path.stem for path in (run / "pictures").iterdir() if path.read_bytes().startswith(b"\x89PNG")}
+    assert pictures == PICTURES
+    if logger == "true":
+        events = EventAccumulator(str(run)).Reload()
+        assert set(events.Tags()["images"]) == PICTURES
+
+
+def test_an_evaluation_has_a_report_of_its_own_without_curves(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments])
+    first = (RUN / "report.html").read_bytes()
+    write_csv(project / "others.csv", make_rows(40, seed=5))
+    main(["test", "--trainer.accelerator=cpu", "--data.test_file=others.csv"])
+    rows, page = read(RUN / "test_predictions.csv"), Page(RUN / "test_report.html")
+    assert len(rows) == 40 and "Learning curves" not in page.text and page.tags.count("svg") == len(PICTURES) - 1
+    found = shown(page)
+    assert found["F1"] == pytest.approx(recompute(rows)["F1"], abs=5.1e-5)
+    assert (RUN / "report.html").read_bytes() == first
+
+
+def test_symmetric_scores_are_the_mean_of_both_orders(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments])
+    plain = read(RUN / "validation_predictions.csv")
+    main(["test", "--trainer.accelerator=cpu", "--model.symmetric=true"])
+    both = read(RUN / "test_predictions.csv")
+    metrics = json.loads((RUN / "test_metrics.json").read_text())
+    for one, two in zip(plain, both, strict=True):
+        orders = [float(one["probability_equivalent"]), float(one["swapped_probability_equivalent"])]
+        assert float(two["probability_equivalent"]) == pytest.approx(sum(orders) / 2, abs=1e-6)
+    assert (
+        metrics["f1"] == pytest.approx(recompute(both)["F1"]) and "both orders" in Page(RUN / "test_report.html").text
+    )
+
+
+def test_a_report_of_one_class_and_of_one_pair_can_be_made(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
+    for rows in ([("a b", "a c", 1)], [("a b", "a c", 0)] * 3, [("a b", "a c", 1), ("a", "b", 0)]):
+        write_csv(project / "few.csv", rows)
+        main(["test", "--trainer.accelerator=cpu", "--data.test_file=few.csv"])
+        assert "accuracy" in Page(RUN / "test_report.html").text
+
+
+def test_a_killed_and_resumed_run_reports_all_its_epochs(
+    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_resume import stop
+
+    stop(["fit", *arguments, "--trainer.max_epochs=3"], monkeypatch, 10)
+    main(["fit", "--ckpt_path", str(RUN)])
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3]
+    assert numpy.isfinite([epoch["train_loss"] for epoch in metrics["epochs"]]).all()
