@@ -103,7 +103,8 @@ def _calibration_error(labels: NDArray[numpy.int64], positive: Array, weights: A
     for number in range(BINS):
         inside = bins == number
         distance += numpy.abs(weights[:, inside] @ (positive[inside] - labels[inside]))
-    return distance / weights.sum(axis=1)
+    error: Array = distance / weights.sum(axis=1)
+    return error
 
 
 def bin_of(positive: Array) -> NDArray[numpy.int64]:
@@ -221,7 +222,7 @@ def differences(first: str, second: str) -> tuple[list[tuple[str, bool]], list[t
     spans = [list(WORD.finditer(sentence)) for sentence in (first, second)]
     folded = [[found.group().lower() for found in found_words] for found_words in spans]
     same: tuple[set[int], set[int]] = (set(), set())
-    for block in difflib.SequenceMatcher(None, *folded, autojunk=False).get_matching_blocks():
+    for block in difflib.SequenceMatcher(None, folded[0], folded[1], autojunk=False).get_matching_blocks():
         same[0].update(range(block.a, block.a + block.size))
         same[1].update(range(block.b, block.b + block.size))
     return _pieces(first, spans[0], same[0]), _pieces(second, spans[1], same[1])

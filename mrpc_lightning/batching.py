@@ -172,5 +172,5 @@ class StackOrders:
     def __call__(self, columns: dict[str, list[Any]]) -> dict[str, torch.Tensor]:
         """Return the batch."""
         labels = columns.pop("labels", None)
-        batch = {name: tensor.unflatten(0, (2, -1)) for name, tensor in self.pad(columns).items()}
+        batch = {name: tensor.view(2, -1, tensor.shape[-1]) for name, tensor in self.pad(columns).items()}
         return batch if labels is None else {**batch, "labels": torch.tensor(labels)}

@@ -45,10 +45,10 @@ def write(
         onnx: What `export.to_onnx` returned; empty if there is no ONNX file.
     """
     encoder = str(recipe.get("model.model_name") or "")
-    dataset, corpus = recipe.get("data.dataset_name"), recipe.get("data.dataset_config")
+    dataset, corpus = str(recipe.get("data.dataset_name") or ""), recipe.get("data.dataset_config")
     own = bool(recipe.get("data.train_file"))
     is_mrpc = not own and (bool(recipe.get("data.data_dir")) or (dataset, corpus) == ("nyu-mll/glue", "mrpc"))
-    from_hub = not own and not recipe.get("data.data_dir") and dataset and HUB_NAME.fullmatch(dataset)
+    from_hub = not own and not recipe.get("data.data_dir") and HUB_NAME.fullmatch(dataset)
     results = [
         EvalResult(
             task_type="text-classification",

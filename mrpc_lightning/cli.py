@@ -230,6 +230,10 @@ class CLI(Flags):
         }
         predict.run(self.trainer, self.model, self.datamodule, path, made_by)
 
+    def after_predict(self) -> None:
+        """Say that a trial was one; else all is said."""
+        self._only_a_trial()
+
     def after_export(self) -> None:
         """Write the folder."""
         self.trainer.strategy.barrier()

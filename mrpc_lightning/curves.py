@@ -41,12 +41,13 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
         figures: The kept checkpoint's, as `results.collect` returned them.
         label_names: Names of the negative and of the positive class.
     """
+    epochs = [epoch for epoch in epochs if "val_loss" in epoch]  # not every epoch must be validated
     pairs = figures["pairs"]
     answered = figures["true_positives"] + figures["false_positives"]
     share = (figures["true_positives"] + figures["false_negatives"]) / pairs
     guessing = -sum(part * math.log(part) for part in (share, 1 - share) if part)
-    learned = epochs[-1]["train_loss"] <= UNLEARNED * guessing
-    if answered in (0, pairs) and 0 < share < 1 and not learned:
+    learned = bool(epochs) and epochs[-1]["train_loss"] <= UNLEARNED * guessing
+    if epochs and answered in (0, pairs) and 0 < share < 1 and not learned:
         return Diagnosis(
             "collapsed",
             f'the kept checkpoint answers "{label_names[int(answered > 0)]}" to all of {pairs:,} pairs, and training '
@@ -54,7 +55,7 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
             "Try a lower model.learning_rate, another seed_everything, or more epochs.",
         )
     if len(epochs) < 2:
-        return Diagnosis("too short", "one epoch makes no curve", "Raise trainer.max_epochs.")
+        return Diagnosis("too short", "one validated epoch makes no curve", "Raise trainer.max_epochs.")
     first, last = epochs[0], epochs[-1]
     training = f"training loss {first['train_loss']:.3f} in epoch 1, {last['train_loss']:.3f} in epoch {last['epoch']}"
     if not learned:

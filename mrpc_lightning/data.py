@@ -208,7 +208,7 @@ class MRPCDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
-        position = dict(self._position)
+        position: dict[str, Any] = dict(self._position)
         # The seed that the run was given; without one, what the first process drew.
         seed = position.pop("order_seed", torch.initial_seed())
         self._order_seed = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
@@ -301,10 +301,11 @@ class MRPCDataModule(LightningDataModule):
         ):  # Lightning takes those in file order
             order = {"sampler": batches(lengths(tokens), size, **options), "batch_size": None}
         pad = DataCollatorWithPadding(self.load_tokenizer(), pad_to_multiple_of=self.hparams["pad_to_multiple_of"])
+        collate: Any = StackOrders(pad) if both else pad
         swapped = both or options.get("swap", False)
         return DataLoader(
-            BothOrders(tokens, self._swap(split), both) if swapped else tokens,  # type: ignore[arg-type]  # rows by list
-            collate_fn=StackOrders(pad) if both else pad,
+            BothOrders(tokens, self._swap(split), both) if swapped else tokens,
+            collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=ignore_signals,

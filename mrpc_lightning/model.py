@@ -176,7 +176,8 @@ class ParaphraseClassifier(LightningModule):
         """Return the logits, of shape (batch, 2) or (2, batch, 2), of tokens, (batch, tokens) or (2, batch, tokens)."""
         assert self.model is not None
         if inputs["input_ids"].dim() == 3:
-            return self(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()}).unflatten(0, (2, -1))
+            both: Tensor = self(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
+            return both.view(2, -1, both.shape[-1])
         # Only training is compiled: its batches have few shapes.
         call = self.model.forward if self.hparams["compile"] and not self.training else self.model
         logits: Tensor = call(**inputs).logits

@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mrpc_lightning import analysis
@@ -19,7 +21,7 @@ from mrpc_lightning import analysis
 # What is drawn in these colors takes the page's in an SVG, light or dark.
 INK, GRID, TRAINING, VALIDATION = "#1f2328", "#d0d7de", "#9a6700", "#0969da"
 VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", TRAINING: "var(--training)", VALIDATION: "var(--validation)"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "svg.fonttype": "none",  # text stays text
@@ -109,7 +111,7 @@ def _curves(epochs: Sequence[Mapping[str, float]], kept: int | None) -> Figure:
             axes.axvline(kept, color=INK, linewidth=0.8, linestyle=":", label=f"kept: epoch {kept}")
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if place == 0:
             axes.legend()
     return figure
@@ -178,8 +180,7 @@ def _orders(axes: Axes, scored: analysis.Scored, positive: str) -> None:
 
 def pixels(figure: Figure) -> NDArray[numpy.uint8]:
     """Return a picture as pixels, of shape (height, width, 3), for TensorBoard."""
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
+    canvas: Any = figure.canvas
     with matplotlib.rc_context(STYLE):
         figure.set_facecolor("white")
         canvas.draw()

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from tqdm.auto import tqdm
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from mrpc_lightning.callbacks import gather
 from mrpc_lightning.console import say
@@ -193,7 +193,7 @@ class Bar(Callback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         shown = any(isinstance(callback, ProgressBar) for callback in callbacks)
         callbacks[:] = [*(callback for callback in callbacks if not isinstance(callback, ProgressBar)), self]
-        self._bar = tqdm(
+        self._bar = Tqdm(
             total=total, initial=done, unit=" pairs", disable=not (shown and trainer.is_global_zero), leave=False
         )
 

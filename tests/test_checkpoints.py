@@ -70,7 +70,7 @@ def test_an_exported_folder_gives_the_checkpoints_logits_and_names(
         ours, theirs = fitted.model.eval()(**batch), model(**batch).logits
     assert torch.allclose(ours, theirs, atol=1e-6)
     assert model.config.id2label == {0: "different", 1: "same"}
-    assert {path.suffix for path in Path("exported").iterdir()} <= {".json", ".safetensors"}
+    assert {path.suffix for path in Path("exported").iterdir()} <= {".json", ".safetensors", ".md"}
 
     # Fine-tuned elsewhere, as this command sees it: scored as it is, with the same figures, and in no run's folder.
     words = ["test", CPU, "--ckpt_path=none", "--model.model_name=./exported", "--data.max_length=48"]

@@ -45,6 +45,14 @@ def test_each_kind_is_known_by_its_numbers(
     assert diagnose(make_epochs(train_loss, val_loss, val_accuracy), FIGURES, NAMES).kind == kind
 
 
+def test_epochs_without_validation_are_passed_over() -> None:
+    epochs = make_epochs([0.6, 0.4, 0.2, 0.1], [0.55, 0.45, 0.5, 0.6])
+    for name in ("val_loss", "val_accuracy", "val_f1"):
+        del epochs[0][name]
+    assert diagnose(epochs, FIGURES, NAMES).kind == "overfitting since epoch 3"
+    assert diagnose([], FIGURES, NAMES).kind == "too short"
+
+
 def test_a_model_that_gives_one_answer_has_collapsed_unless_there_is_but_one_label() -> None:
     epochs = make_epochs([0.6, 0.6], [0.6, 0.6])
     counts = {"true_positives": 275, "false_positives": 125, "true_negatives": 0, "false_negatives": 0}
