@@ -65,18 +65,19 @@ class RunRecorder(Callback):
         self.config = ""  # the text of config.yaml
         self.wall_seconds = 0.0
         self.epochs: list[dict[str, float]] = []  # the figures of each
+        self.validation: dict[str, float] = {}  # those of the latest validation, and its epoch, from 0
         self.starts = 1
         self._start = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run goes on counting."""
         seconds = self.wall_seconds + time.perf_counter() - self._start
-        return {"wall_seconds": seconds, "starts": self.starts, "epochs": self.epochs}
+        return {"wall_seconds": seconds, "starts": self.starts, "epochs": self.epochs, "validation": self.validation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.wall_seconds, self.starts = state_dict["wall_seconds"], state_dict["starts"] + 1
-        self.epochs = state_dict.get("epochs", [])
+        self.epochs, self.validation = state_dict.get("epochs", []), state_dict.get("validation", {})
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what follows from the configuration, keep configuration and tokenizer, lay out TensorBoard's charts.
@@ -128,11 +129,20 @@ class RunRecorder(Callback):
                 start = Event(session_log=SessionLog(status=SessionLog.START))
                 logger.experiment.file_writer.add_event(start, self.resumed_step)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the figures of an epoch's last validation."""
+        if not trainer.sanity_checking:
+            logged: Any = trainer.callback_metrics
+            found = {name: float(logged[name]) for name in FIGURES if name.startswith("val_") and name in logged}
+            self.validation = {"epoch": trainer.current_epoch, **found}
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's figures."""
         assert isinstance(pl_module, ParaphraseClassifier)
         # The model logs its training loss after this.
-        found = {**trainer.callback_metrics, **pl_module.figures("train")}
+        # What callback_metrics has of validation may be of an earlier epoch.
+        logged = self.validation if self.validation.get("epoch") == trainer.current_epoch else {}
+        found = {**logged, **pl_module.figures("train")}
         self.epochs.append(
             {
                 "epoch": trainer.current_epoch + 1,

@@ -86,18 +86,15 @@ class MRPCDataModule(LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         # 8 tokens: both sentences keep at least one word between the three or four special tokens.
-        for name, least in (("max_length", 8), ("batch_size", 1), ("eval_batch_size", 1)):
-            if self.hparams[name] < least:
+        least_values = {"max_length": 8, "batch_size": 1, "eval_batch_size": 1, "pad_to_multiple_of": 1, "num_workers": 0}
+        for name, least in least_values.items():
+            if self.hparams[name] is not None and self.hparams[name] < least:
                 raise InputError(f"--data.{name} {self.hparams[name]}: must be at least {least}")
         if len({sentence1_column, sentence2_column, label_column}) < 3:
             raise InputError(
                 f"--data.sentence1_column {sentence1_column}, --data.sentence2_column {sentence2_column}, "
                 f"--data.label_column {label_column}: three columns, and two of them are the same"
             )
-        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
-            raise InputError(f"--data.pad_to_multiple_of {pad_to_multiple_of}: must be at least 1")
-        if num_workers < 0:
-            raise InputError(f"--data.num_workers {num_workers}: must not be negative")
         if not 0 < validation_share < 1:
             raise InputError(f"--data.validation_share {validation_share:g}: must lie between 0 and 1")
         if data_dir and train_file:
