@@ -83,14 +83,15 @@ def main() -> None:
     options = parser.parse_args()
     for seed in options.seeds:
         for swap in (0, 1):
-            if any((row["swap"], row["seed"]) == (swap, seed) for row in read(options.out)):
+            command = " ".join(options.words)
+            if any((row["swap"], row["seed"], row["command"]) == (swap, seed, command) for row in read(options.out)):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 words = [*options.words, f"--seed_everything={seed}", f"--data.swap_pairs={bool(swap)}".lower()]
                 words.append(f"--trainer.logger.save_dir={folder}")
                 subprocess.run([sys.executable, "-c", RUN, *words], check=True)
                 [found] = Path(folder).glob("**/test_predictions.csv")
-                row = {"seed": seed, "swap": swap, **figures(found)}
+                row = {"seed": seed, "swap": swap, "command": command, **figures(found)}
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
     print(table(read(options.out)))

@@ -112,8 +112,10 @@ def bin_of(positive: Array) -> NDArray[numpy.int64]:
     return numpy.minimum((positive * BINS).astype(numpy.int64), BINS - 1)
 
 
-def intervals(labels: NDArray[numpy.int64], positive: Array, seed: int = 0) -> dict[str, tuple[float, float]]:
+def intervals(labels: NDArray[numpy.int64], positive: Array, seed: int = 0) -> dict[str, tuple[float, float] | None]:
     """Return the 95 % bootstrap interval of each figure: between percentiles 2.5 and 97.5 over resampled pairs.
+
+    A figure that these pairs do not have, such as the recall of a class that none of them is of, has none.
 
     It says how much a figure depends on which pairs happen to be in the split, not on the seed of the training. Of
     many pairs fewer resamples are drawn, 200 at the least.
@@ -129,12 +131,12 @@ def intervals(labels: NDArray[numpy.int64], positive: Array, seed: int = 0) -> d
         weights = numpy.bincount(drawn.ravel(), minlength=rows * pairs).reshape(rows, pairs).astype(numpy.float64)
         for name, values in measure(labels, positive, weights).items():
             found[name].append(values)
-    bounds = {}
+    bounds: dict[str, tuple[float, float] | None] = {}
     for name, parts in found.items():
         values = numpy.concatenate(parts)
         values = values[~numpy.isnan(values)]  # a resample without one of the classes
-        low, high = numpy.percentile(values, (2.5, 97.5)) if len(values) else (numpy.nan, numpy.nan)
-        bounds[name] = (float(low), float(high))
+        low, high = numpy.percentile(values, (2.5, 97.5)) if len(values) else (0.0, 0.0)
+        bounds[name] = (float(low), float(high)) if len(values) else None
     return bounds
 
 
@@ -200,7 +202,7 @@ def parts(scored: Scored, values: Array) -> list[dict[str, Any]]:
                 "high": float(values[inside].max()),
                 "pairs": int(inside.sum()),
                 "positives": float(labels.mean()),
-                **{name: (float(figures[name][0]), *bounds[name]) for name in ("accuracy", "f1")},
+                **{name: (float(figures[name][0]), bounds[name]) for name in ("accuracy", "f1")},
             }
         )
     return found

@@ -142,7 +142,7 @@ class RunRecorder(Callback):
         # The model logs its training loss after this.
         # What callback_metrics has of validation may be of an earlier epoch.
         logged = self.validation if self.validation.get("epoch") == trainer.current_epoch else {}
-        found = {**logged, **pl_module.figures("train")}
+        found: dict[str, Any] = {**logged, **pl_module.figures("train")}
         self.epochs.append(
             {
                 "epoch": trainer.current_epoch + 1,

@@ -1,11 +1,13 @@
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -134,6 +136,8 @@ class CLI(Flags):
         wanted, config.ckpt_path = config.ckpt_path, None
         if self.subcommand == "export":
             export.check(config)
+        if self.subcommand == "predict":
+            predict.check(self.config[self.subcommand])
         if self.checkpoint is None:
             if wanted == "none" and self.subcommand != "fit":
                 self.model.load_finetuned()
@@ -155,7 +159,7 @@ class CLI(Flags):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run, and where a signal ends it at once, say what is left."""
         try:
-            if subcommand == "predict" and not self.trainer.fast_dev_run:
+            if subcommand == "predict" and (self._answers_at_once() or not self.trainer.fast_dev_run):
                 self._predict()
             else:
                 super()._run_subcommand(subcommand)
@@ -214,16 +218,15 @@ class CLI(Flags):
         config = self.config[self.subcommand]
         if self._answers_at_once():
             self.model.tokenizer, self.model.max_length = self.datamodule.load_tokenizer(), config.data.max_length
-            self.model.eval()
-            pairs = ["\t".join(" ".join(sentence.split()) for sentence in config.pair)] if config.pair else sys.stdin
-            for answer in predict.answer_lines(self.model, pairs):
+            self.model.autocast_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            if config.pair:
+                print(predict.show(self.model.predict([tuple(config.pair)])[0]))
+                return
+            for answer in predict.answer_lines(self.model.eval(), sys.stdin):
                 print(answer, flush=True)
             return
         path = Path(config.output or self.folder / ("MRPC.tsv" if config.glue else "predictions.csv"))
-        predict.check_output(path)
         made_by = {
-            "weights": str(self.checkpoint or self.model.hparams["model_name"]),
-            "written": self.checkpoint.stat().st_mtime_ns if self.checkpoint else 0,
             "precision": str(self.trainer.precision),
             **self.model.hparams,
             **{name: config.data[name] for name in ("max_length", "sentence1_column", "sentence2_column")},
@@ -239,7 +242,7 @@ class CLI(Flags):
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
             content = self.content if self.checkpoint is not None else {}
-            metrics = runs.metrics_of(self.checkpoint) if self.checkpoint is not None else {}
+            metrics = runs.metrics_of(self.checkpoint, content) if self.checkpoint is not None else {}
             export.run(self.model, self.datamodule, self.config_init["export"], content, metrics)
 
     def _close(self, answers: Answers | None, split: str) -> None:
@@ -270,7 +273,10 @@ def main(args: list[str] | None = None) -> CLI:
     words = sys.argv[1:] if args is None else args
     answer_at_once(words)
     if "predict" in words:
-        words = ["--data.predict_file=-" if word == "-" else word for word in words]  # as other programs have it
+        # As other programs have it: a bare "-" that is no flag's value.
+        flag = re.compile(r"--[^=]+")
+        bare = [word == "-" and not flag.fullmatch(before) for before, word in zip(["", *words], words, strict=False)]
+        words = ["--data.predict_file=-" if dash else word for dash, word in zip(bare, words, strict=True)]
     debug = "--debug" in words
     try:
         with stopping_at_once():

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mrpc_lightning import checks, plots, provenance, results, runs
-from mrpc_lightning.analysis import intervals
+from mrpc_lightning.analysis import intervals, measure
 from mrpc_lightning.callbacks import Answers, RunRecorder, log_hyperparameters
 from mrpc_lightning.console import say
 from mrpc_lightning.data import MRPCDataModule
@@ -93,6 +93,9 @@ def report(
     else:
         scored = scored_pairs(data.pairs[split], found, model.hparams["symmetric"])
         content["intervals"] = intervals(scored.labels, scored.positive)
+        if model.hparams["symmetric"]:  # what an exported model answers
+            one_order = measure(scored.labels, scored.given)
+            content["one_order"] = {name: float(one_order[name][0]) for name in ("accuracy", "f1")}
         print("\n" + results.table(figures, title, names[1], content["intervals"]))
     for warning in warnings:
         print(f"warning: {warning}")
@@ -158,7 +161,9 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
         warnings,
         recorder.config,
         epochs=recorder.epochs,
+        monitor=config.model_checkpoint.monitor,
         training_pairs=len(data.pairs["train"]),
+        training_positives=sum(data.pairs["train"]["label"][:]) / len(data.pairs["train"]),
         training_source=data.source("train"),
         checkpoint=os.path.relpath(best, folder),
         epoch=epoch,

@@ -38,14 +38,17 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
 
     Args:
         epochs: For each epoch `epoch`, and loss, accuracy and F1 of training and validation by their logged names.
-        figures: The kept checkpoint's, as `results.collect` returned them.
+        figures: The kept checkpoint's, as `results.collect` returned them; and `training_positives`, the share of
+            positive pairs among those of training.
         label_names: Names of the negative and of the positive class.
     """
     epochs = [epoch for epoch in epochs if "val_loss" in epoch]  # not every epoch must be validated
     pairs = figures["pairs"]
     answered = figures["true_positives"] + figures["false_positives"]
     share = (figures["true_positives"] + figures["false_negatives"]) / pairs
-    guessing = -sum(part * math.log(part) for part in (share, 1 - share) if part)
+    # Of the training pairs, whose loss is beside it; the two splits may be mixed otherwise.
+    trained = figures.get("training_positives", share)
+    guessing = -sum(part * math.log(part) for part in (trained, 1 - trained) if part)
     learned = bool(epochs) and epochs[-1]["train_loss"] <= UNLEARNED * guessing
     if epochs and answered in (0, pairs) and 0 < share < 1 and not learned:
         return Diagnosis(
@@ -57,8 +60,11 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
     if len(epochs) < 2:
         return Diagnosis("too short", "one validated epoch makes no curve", "Raise trainer.max_epochs.")
     first, last = epochs[0], epochs[-1]
-    training = f"training loss {first['train_loss']:.3f} in epoch 1, {last['train_loss']:.3f} in epoch {last['epoch']}"
-    if not learned:
+    training = (
+        f"training loss {first['train_loss']:.3f} in epoch {first['epoch']}, {last['train_loss']:.3f} in epoch "
+        f"{last['epoch']}"
+    )
+    if not learned and guessing:
         return Diagnosis(
             "underfitting",
             f"{training}, where guessing by the share of classes has {guessing:.3f}",
@@ -78,8 +84,7 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
             f"validation loss rose from {lowest['val_loss']:.3f} in epoch {lowest['epoch']} to {last['val_loss']:.3f} "
             f"in epoch {last['epoch']}, while training loss fell from {lowest['train_loss']:.3f} to "
             f"{last['train_loss']:.3f}",
-            "The epoch with the best F1 is kept. To overfit less: fewer epochs, a smaller model.learning_rate, more "
-            "pairs.",
+            "The best epoch is kept. To overfit less: fewer epochs, a smaller model.learning_rate, more pairs.",
         )
     before = epochs[-2]
     if lowest is last and last["val_loss"] < (1 - FALL) * before["val_loss"] and last["val_f1"] >= before["val_f1"]:

@@ -86,7 +86,13 @@ class MRPCDataModule(LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         # 8 tokens: both sentences keep at least one word between the three or four special tokens.
-        least_values = {"max_length": 8, "batch_size": 1, "eval_batch_size": 1, "pad_to_multiple_of": 1, "num_workers": 0}
+        least_values = {
+            "max_length": 8,
+            "batch_size": 1,
+            "eval_batch_size": 1,
+            "pad_to_multiple_of": 1,
+            "num_workers": 0,
+        }
         for name, least in least_values.items():
             if self.hparams[name] is not None and self.hparams[name] < least:
                 raise InputError(f"--data.{name} {self.hparams[name]}: must be at least {least}")

@@ -1,6 +1,7 @@
 """A model folder for transformers: weights, tokenizer, card; ONNX; and the way to the Hub."""
 
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mrpc_lightning.analysis import measure
 from mrpc_lightning.card import HUB_NAME
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.hub import transport_error
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.precedence import flatten
 
@@ -38,6 +40,8 @@ def check(config: Any) -> None:
     folder = Path(config.to)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--to {folder}: is there already and not empty; give a new folder")
+    if config.trainer.fast_dev_run:
+        raise InputError("--trainer.fast_dev_run: there is nothing to try; leave it out")
     if config.public and config.push_to_hub is None:
         raise InputError("--public: goes with --push_to_hub owner/name")
     if config.push_to_hub is not None and not HUB_NAME.fullmatch(config.push_to_hub):
@@ -75,15 +79,20 @@ def run(
     assert encoder is not None
     encoder.eval()
     disable_progress_bar()  # of files that take a moment
-    encoder.save_pretrained(folder)
-    data.load_tokenizer().save_pretrained(folder)
-    figures: dict[str, float] = {}
     if config.onnx or config.int8:
         data.setup("validate")
-        figures = to_onnx(encoder, data, folder, config.int8)
-    name = config.push_to_hub or str(folder)
-    text = card.write(metrics, recipe_of(content), model.hparams["label_names"], name, figures)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
+        unfinished = Path(made) / "model"
+        encoder.save_pretrained(unfinished)
+        data.load_tokenizer().save_pretrained(unfinished)
+        figures = to_onnx(encoder, data, unfinished, config.int8) if config.onnx or config.int8 else {}
+        name = config.push_to_hub or str(folder)
+        text = card.write(metrics, recipe_of(content), model.hparams["label_names"], name, figures)
+        (unfinished / "README.md").write_text(text, encoding="utf-8")
+        if folder.is_dir():
+            folder.rmdir()  # it is empty
+        unfinished.rename(folder)
     if figures:
         print(f"onnx      logits within {figures['difference']:.1e} of PyTorch's on {figures['pairs']:,} pairs")
     if config.int8:
@@ -131,25 +140,29 @@ def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bo
     names = [name for name in INPUTS if name in batches[0]]
     dynamic = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     path = folder / "model.onnx"
-    torch.onnx.export(
-        Logits(model, names),
-        tuple(torch.from_numpy(batches[0][name]) for name in names),
-        path,
-        input_names=names,
-        output_names=["logits"],
-        dynamic_shapes=(tuple(dynamic for _ in names),),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    try:
+        torch.onnx.export(
+            Logits(model, names),
+            tuple(torch.from_numpy(batches[0][name]) for name in names),
+            path,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=(tuple(dynamic for _ in names),),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"--onnx: PyTorch cannot export {type(model).__name__}: {reason}") from error
     labels = numpy.concatenate([batch["labels"] for batch in batches])
     with torch.inference_mode():
         expected = [
             model(**{name: torch.from_numpy(batch[name]) for name in names}).logits.numpy() for batch in batches
         ]
     found = run_onnx(path, batches, names)
-    difference = max(float(numpy.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
-    if difference > TOLERANCE:
+    difference = float(numpy.abs(numpy.concatenate(expected) - numpy.concatenate(found)).max())
+    if not difference <= TOLERANCE:  # NaN is not
         raise InputError(f"{path}: its logits differ from PyTorch's by up to {difference:.2g}; it is not to be used")
     figures = {
         "pairs": len(labels),
@@ -206,11 +219,15 @@ def push(folder: Path, name: str, public: bool) -> str:
     api = HfApi()
     try:
         api.create_repo(name, private=not public, exist_ok=True)
+        if not public and not api.repo_info(name).private:
+            raise InputError(f"--push_to_hub {name}: is there and public; add --public, or give another name")
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload of mrpc_lightning")
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError, transport_error()) as error:
         raise InputError(
-            f"--push_to_hub {name}: {explain(error)}. The model lies in {folder}; try again with\n"
-            f"  hf upload {name} {folder}"
+            f"--push_to_hub {name}: {explain(error)}. The model lies in {folder}; try again with: "
+            f"hf upload {'' if public else '--private '}{name} {folder}"
         ) from error
     return f"{api.endpoint}/{name}"
 
@@ -226,7 +243,7 @@ def explain(error: Exception) -> str:
     }
     if status in known:
         return known[status]
-    if status is None and isinstance(error, OSError):
+    if status is None and isinstance(error, (OSError, transport_error())):
         return f"the Hub cannot be reached ({type(error).__name__})"
     return hide_tokens(" ".join(str(error).split())) or type(error).__name__
 

@@ -21,14 +21,19 @@ def use_cache_if_unreachable() -> bool:
     """
     if constants.HF_HUB_OFFLINE:
         return False
-    session = huggingface_hub.get_session()
-    http = importlib.import_module(type(session).__module__.partition(".")[0])  # httpx, or what replaces it
     try:
-        session.head(constants.ENDPOINT, timeout=10)
-    except (OSError, http.TransportError):
+        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
+    except (OSError, transport_error()):
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         return False
     return True
+
+
+def transport_error() -> type[Exception]:
+    """Return what the Hub's client raises where there is no connection."""
+    name = type(huggingface_hub.get_session()).__module__.partition(".")[0]  # httpx, or what replaces it
+    error: type[Exception] = importlib.import_module(name).TransportError
+    return error
 
 
 def prepare(source: str, flag: str) -> None:

@@ -245,7 +245,7 @@ class ParaphraseClassifier(LightningModule):
         """Return what counts, of shape (batch, 2), of logits that may be those of both orders."""
         if logits.dim() == 2:
             return logits
-        return logits.softmax(dim=-1).mean(dim=0).log() if self.hparams["symmetric"] else logits[0]
+        return logits.float().softmax(dim=-1).mean(dim=0).log() if self.hparams["symmetric"] else logits[0]
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> tuple[Tensor, Tensor]:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}

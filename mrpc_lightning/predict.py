@@ -1,10 +1,13 @@
 """Answers for pairs of any number: streamed, in their order, and taken up again where a killed command left off."""
 
+import contextlib
 import csv
+import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,10 +15,13 @@ import pyarrow
 import pyarrow.parquet
 import torch
 from datasets import Dataset
+from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from pyarrow.lib import ArrowException
 
+from mrpc_lightning.answers import Answer
 from mrpc_lightning.callbacks import gather
 from mrpc_lightning.console import say
 from mrpc_lightning.data import MRPCDataModule
@@ -25,17 +31,30 @@ from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.tokenization import tokenize
 
 CHUNK = 8192  # pairs that are read, scored and written together; what a killed command does again
+PART, LOCK = "{:06}.parquet", ".lock"  # in the folder of what is done
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def check_output(path: Path) -> None:
-    """See to it that the table has an ending that says its kind.
+def check(config: Any) -> None:
+    """See to it that flags make sense together.
+
+    Args:
+        config: The configuration of `predict`.
 
     Raises:
-        InputError: If it has not.
+        InputError: If they do not.
     """
-    if path.suffix.lower() not in ENDINGS:
-        raise InputError(f"--output {path}: unknown kind of file; use {', '.join(ENDINGS)}")
+    if config.output is not None:
+        path = Path(config.output)
+        if path.suffix.lower() not in ENDINGS:
+            raise InputError(f"--output {path}: unknown kind of file; use {', '.join(ENDINGS)}")
+        if config.glue:
+            raise InputError("--glue: writes MRPC.tsv into the run's folder; leave --output out")
+        if config.data.predict_file and path.absolute() == Path(config.data.predict_file).absolute():
+            raise InputError(f"--output {path}: is what --data.predict_file reads; give another")
+    limit = config.trainer.limit_predict_batches
+    if limit is not None and (isinstance(limit, int) or limit != 1.0):  # 1 is a batch, 1.0 all of them
+        raise InputError("--trainer.limit_predict_batches: predict answers every pair; give it a shorter file")
 
 
 def run(
@@ -43,40 +62,93 @@ def run(
 ) -> None:
     """Score all pairs and write the table. All of them are checked before the first is scored.
 
-    Beside the table, a folder holds what is done until all is.
+    Beside the table, a folder holds what is done until all is. Its name has a hash of all that the answers depend on.
 
     Args:
         trainer: The Trainer, of any number of processes.
         model: The model.
         data: The data.
         path: The table: CSV, TSV, JSON lines, Parquet, or GLUE's MRPC.tsv, by its name.
-        made_by: All that the answers depend on but the pairs: what was begun with anything else is done anew.
+        made_by: All that the answers depend on but weights and pairs.
+
+    Raises:
+        InputError: If a row is out of order, the pairs change meanwhile, or another command does the same.
     """
-    key = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode())
-    sizes = []
-    for pairs in chunks(data):
-        sizes.append(len(pairs))
-        for name in pairs.column_names:
-            key.update(json.dumps(pairs[name][:]).encode())
-    folder = path.with_name(f"{path.name}.parts")
-    # The other processes begin while this one waits for them: they find what it finds.
-    done = prepare(folder, key.hexdigest()) if trainer.is_global_zero else len(list(folder.glob("*.parquet")))
-    if done:
-        say(trainer, f"{sum(sizes[:done]):,} of {sum(sizes):,} pairs are done, in {folder}: goes on with the next")
+    sizes, digests = zip(*((len(pairs), digest(pairs)) for pairs in chunks(data)), strict=True)
+    key = digest([made_by, weights(model), digests])
+    folder = path.with_name(f"{path.name}.{key[:12]}.parts")
     data.trainer = trainer
-    bar = Bar(trainer, sum(sizes), sum(sizes[:done]))
-    for number, pairs in enumerate(chunks(data)):
-        if number < done:
-            continue
-        found = score(trainer, model, data, pairs)
+    with only_here(folder) if trainer.is_global_zero else contextlib.nullcontext():
+        done = count_done(folder, sizes)
+        if (
+            trainer.world_size > 1
+        ):  # the processes can agree only once one call of the Trainer has brought them together
+            score(trainer, model, data, next(chunks(data)).select([0]))
+            done = trainer.strategy.broadcast(done)
+        if done:
+            say(trainer, f"{sum(sizes[:done]):,} of {sum(sizes):,} pairs are done, in {folder}: goes on with the next")
+        bar = Bar(trainer, sum(sizes), sum(sizes[:done]))
+        for number, pairs in enumerate(chunks(data)):
+            if number >= len(digests) or digest(pairs) != digests[number]:
+                raise InputError(f"{data.source('predict')}: changed while it was read; try again")
+            if number < done:
+                continue
+            found = score(trainer, model, data, pairs)
+            if trainer.is_global_zero:
+                write_part(folder / PART.format(number), pairs, found, model.hparams["label_names"])
+            trainer.strategy.barrier()
+        bar.close()
         if trainer.is_global_zero:
-            write_part(folder / f"{number:06}.parquet", pairs, found, model.hparams["label_names"])
-        trainer.strategy.barrier()
-    bar.close()
-    if trainer.is_global_zero:
-        join(folder, path, model.hparams["label_names"])
+            join(folder, sizes, path, model.hparams["label_names"])
     trainer.strategy.barrier()
     say(trainer, f"\n{sum(sizes):,} pairs predicted: {path}")
+
+
+def digest(content: Any) -> str:
+    """Return a hash of pairs, or of plain values."""
+    plain = content.to_dict() if isinstance(content, Dataset) else content
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def weights(model: ParaphraseClassifier) -> int:
+    """Return a checksum of a model's weights."""
+    assert model.model is not None
+    checksum = 0
+    for tensor in model.model.state_dict().values():
+        checksum = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy(), checksum)
+    return checksum
+
+
+@contextlib.contextmanager
+def only_here(folder: Path) -> Iterator[None]:
+    """Keep a folder for this command alone, and forget those that other commands for the same table have left.
+
+    Raises:
+        InputError: If another command has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = folder.name[: -len("123456789012.parts")]
+    for other in folder.parent.glob(f"{glob.escape(name)}{'?' * 12}.parts"):
+        with contextlib.suppress(Timeout):
+            if other != folder:
+                with FileLock(other / LOCK, timeout=0):
+                    shutil.rmtree(other, ignore_errors=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(f"{folder}: another command is at work on it") from error
+
+
+def count_done(folder: Path, sizes: Sequence[int]) -> int:
+    """Return how many parts are done, from the first one on, without a gap."""
+    for number, size in enumerate(sizes):
+        try:
+            if pyarrow.parquet.read_metadata(folder / PART.format(number)).num_rows != size:
+                return number
+        except (OSError, ArrowException):  # not there, or cut short
+            return number
+    return len(sizes)
 
 
 def chunks(data: MRPCDataModule) -> Iterator[Dataset]:
@@ -93,16 +165,6 @@ def chunks(data: MRPCDataModule) -> Iterator[Dataset]:
         if len(numbered) > 1:
             raise InputError(f"{table.source}: idx is a number in some rows and none in others")
         yield data.check(table, labelled=False)
-
-
-def prepare(folder: Path, key: str) -> int:
-    """Return how many parts are done, and forget those that were made otherwise."""
-    if (folder / "key").is_file() and (folder / "key").read_text() == key:
-        return len(list(folder.glob("*.parquet")))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "key").write_text(key)
-    return 0
 
 
 def score(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, pairs: Dataset) -> list[list[float]]:
@@ -142,10 +204,16 @@ def write_part(path: Path, pairs: Dataset, found: list[list[float]], label_names
     temporary.replace(path)
 
 
-def join(folder: Path, path: Path, label_names: list[str]) -> None:
-    """Make the table of its parts, and take these away."""
+def join(folder: Path, sizes: Sequence[int], path: Path, label_names: list[str]) -> None:
+    """Make the table of its parts, and take these away.
+
+    Raises:
+        InputError: If one is missing.
+    """
+    if count_done(folder, sizes) != len(sizes):
+        raise InputError(f"{folder}: a part is missing or damaged; give the same command again")
     temporary = path.with_name(f"{path.name}.tmp")
-    parts = sorted(folder.glob("*.parquet"))
+    parts = [folder / PART.format(number) for number in range(len(sizes))]
     if path.suffix.lower() == ".parquet":
         with pyarrow.parquet.ParquetWriter(temporary, pyarrow.parquet.read_schema(parts[0])) as writer:
             for part in parts:
@@ -155,7 +223,7 @@ def join(folder: Path, path: Path, label_names: list[str]) -> None:
             for number, part in enumerate(parts):
                 write_rows(file, path, pyarrow.parquet.read_table(part), number == 0, label_names)
     temporary.replace(path)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_rows(file: TextIO, path: Path, table: pyarrow.Table, first: bool, label_names: list[str]) -> None:
@@ -223,26 +291,35 @@ def answer_lines(model: ParaphraseClassifier, lines: Iterable[str]) -> Iterator[
     Raises:
         InputError: If a line is no pair.
     """
-    positive = model.hparams["label_names"][1]
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        row: dict[str, Any] = {}
-        if line.lstrip().startswith("{"):
-            try:
-                row = json.loads(line)
-                pair = [row["sentence1"], row["sentence2"]]
-            except (ValueError, KeyError) as error:
-                raise InputError(
-                    f"standard input, line {number}: no JSON object with sentence1 and sentence2"
-                ) from error
-        else:
-            pair = line.rstrip("\r\n").split("\t")
-        if len(pair) != 2 or not all(isinstance(sentence, str) and sentence.strip() for sentence in pair):
-            raise InputError(f"standard input, line {number}: not two sentences with a tab between them")
-        [answer] = model.predict([(pair[0], pair[1])])
-        if row:
-            shares = {f"probability_{name}": round(share, 6) for name, share in answer.probabilities.items()}
-            yield json.dumps({**row, "prediction": answer.label, **shares}, ensure_ascii=False)
-        else:
-            yield f"{answer.label}\t{answer.probabilities[positive]:.6f}"
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield answer_line(model, line.rstrip("\r\n"), number)
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input, line {number + 1} or soon after: not UTF-8") from error
+
+
+def answer_line(model: ParaphraseClassifier, line: str, number: int) -> str:
+    """Answer one line; see `answer_lines`."""
+    row: dict[str, Any] = {}
+    if line.lstrip().startswith("{") and "\t" not in line:
+        try:
+            row = json.loads(line)
+            pair = [row["sentence1"], row["sentence2"]]
+        except (ValueError, KeyError) as error:
+            raise InputError(f"standard input, line {number}: no JSON object with sentence1 and sentence2") from error
+    else:
+        pair = line.split("\t")
+    if len(pair) != 2 or not all(isinstance(sentence, str) and sentence.strip() for sentence in pair):
+        raise InputError(f"standard input, line {number}: not two sentences with a tab between them")
+    [answer] = model.predict([(pair[0], pair[1])])
+    if not row:
+        return show(answer)
+    shares = {f"probability_{name}": round(share, 6) for name, share in answer.probabilities.items()}
+    return json.dumps({**row, "prediction": answer.label, **shares}, ensure_ascii=False)
+
+
+def show(answer: Answer) -> str:
+    """Write an answer as a line: label, tab, probability of the positive class."""
+    return f"{answer.label}\t{list(answer.probabilities.values())[1]:.6f}"

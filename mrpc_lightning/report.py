@@ -27,7 +27,18 @@ TITLES = {
     "calibration_error": "calibration error",
 }
 # In metrics.json, but no facts about how a figure came about.
-NO_FACTS = ("accuracy", "f1", "loss", *COUNTS, "warnings", "epochs", "intervals", "examples_in_training", "diagnosis")
+NO_FACTS = (
+    "accuracy",
+    "f1",
+    "loss",
+    *COUNTS,
+    "warnings",
+    "epochs",
+    "intervals",
+    "one_order",
+    "examples_in_training",
+    "diagnosis",
+)
 
 
 @dataclass(frozen=True)
@@ -103,8 +114,7 @@ class Report:
                 "title": title,
                 # As the final table has it; "precision" is the run's number format there.
                 "value": self.content[name] if name in ("accuracy", "f1", "loss") else float(found[name][0]),
-                "low": bounds[name][0],
-                "high": bounds[name][1],
+                "bounds": bounds[name],
                 "baseline": baseline.get(name),
             }
             for name, title in TITLES.items()

@@ -48,7 +48,7 @@ def table(
     figures: Mapping[str, float | int],
     title: str,
     positive: str,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
+    intervals: Mapping[str, tuple[float, float] | None] | None = None,
 ) -> str:
     """Write figures beside the baseline's, as lines for the terminal.
 
@@ -63,8 +63,8 @@ def table(
     counts = ", ".join(f"{figures[count]} {count.replace('_', ' ')}" for count in COUNTS)
     cells = []
     for figure in ("accuracy", "f1", "loss"):
-        low, high = intervals[figure] if intervals else (0.0, 0.0)
-        cells.append(f"{figures[figure]:.4f}" + f" [{low:.3f}, {high:.3f}]" * bool(intervals))
+        bounds = intervals[figure] if intervals else None
+        cells.append(f"{figures[figure]:.4f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""))
     rows = [
         ("", "accuracy", "F1", "loss"),
         (title, *cells),
@@ -79,7 +79,7 @@ def table(
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write figures as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def count(number: int, noun: str) -> str:

@@ -255,12 +255,14 @@ def describe(checkpoint: Path, content: Mapping[str, Any]) -> str:
     return f"{checkpoint}, epoch {epoch}, optimizer step {step:,}; when it was saved: {scored}"
 
 
-def metrics_of(checkpoint: Path) -> dict[str, Any]:
+def metrics_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the final figures of a checkpoint; empty if its run was not scored, or scored another checkpoint."""
     folder = run_folder(checkpoint)
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        return dict(metrics) if (folder / metrics["checkpoint"]).samefile(checkpoint) else {}
+        # The run may have gone on since, and have written another one under the same name.
+        same = metrics["optimizer_step"] == content["global_step"]
+        return dict(metrics) if same and (folder / metrics["checkpoint"]).samefile(checkpoint) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

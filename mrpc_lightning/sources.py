@@ -18,6 +18,7 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 from lightning.pytorch.utilities import rank_zero_warn
+from pyarrow.lib import ArrowException
 
 from mrpc_lightning import demo, hub
 from mrpc_lightning.errors import InputError
@@ -208,7 +209,22 @@ def pairs(table: Table, columns: tuple[str, str, str], label_names: list[str], l
     if labelled:
         features["label"] = ClassLabel(names=label_names)
         values["label"] = _labels(table, columns[2], label_names)
-    return Dataset.from_dict(values, Features(features))
+    try:
+        return Dataset.from_dict(values, Features(features))
+    except UnicodeEncodeError as error:  # half of a character that takes two, as JSON can have it
+        row = next(row for row, pair in enumerate(zip(*list(values.values())[:2], strict=True)) if broken(pair))
+        raise InputError(f"{table.where(row)}: holds half a character, and is no text") from error
+    except (OverflowError, ArrowException) as error:
+        raise InputError(f"{table.source}: {' '.join(str(error).split())}") from error
+
+
+def broken(sentences: Sequence[str]) -> bool:
+    """Say whether sentences cannot be written as UTF-8."""
+    try:
+        "".join(sentences).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:

@@ -176,7 +176,8 @@ def test_a_push_uploads_everything_privately_and_a_refusal_is_one_line(
         done = push(address, f"refused-{status}")
         error = done.stderr.strip()
         assert done.returncode == 2 and reason in error and "Traceback" not in error, error
-        assert f"hf upload me/my-model refused-{status}" in error and "secret" not in error and "hf_abc" not in error
+        assert f"hf upload --private me/my-model refused-{status}" in error and "\n" not in error.split("error: ")[-1]
+        assert "secret" not in error and "hf_abc" not in error
         assert Path(f"refused-{status}/model.safetensors").is_file()
 
 

@@ -99,7 +99,7 @@ def test_what_a_stopped_prediction_has_done_is_not_done_again(
     monkeypatch.setattr(predict, "score", stop_at_third)
     with pytest.raises((SystemExit, KeyboardInterrupt)):
         main(words)
-    assert len(list((RUN / "predictions.csv.parts").glob("*.parquet"))) == 2
+    assert len(list(RUN.glob("predictions.csv.*.parts/*.parquet"))) == 2
     assert (RUN / "predictions.csv").read_bytes() == expected  # the earlier one, until all is done
     capsys.readouterr()
     main(words)
@@ -111,7 +111,69 @@ def test_what_a_stopped_prediction_has_done_is_not_done_again(
         main(words)
     write_csv(Path("validation.csv"), make_rows(25, seed=7))
     main(words)
-    assert scored == [10, 10, 5, 10, 10, 5]
+    assert scored == [10, 10, 5, 10, 10, 5] and not list(RUN.glob("*.parts"))
+
+
+def test_parts_that_are_missing_or_cut_short_are_made_again(trained: Path) -> None:
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    expected = (RUN / "predictions.csv").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "join", lambda *_: None)  # killed before the table is made of its parts
+        main(words)
+    [folder] = RUN.glob("predictions.csv.*.parts")
+    (folder / "000000.parquet").unlink()  # and while they are taken away
+    part = folder / "000001.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    (RUN / "predictions.csv").unlink()
+    main(words)
+    assert (RUN / "predictions.csv").read_bytes() == expected and not folder.exists()
+
+
+def test_the_same_prediction_twice_at_once_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    chunks = predict.chunks
+
+    def ask_again(data):  # type: ignore[no-untyped-def]
+        for number, pairs in enumerate(chunks(data)):
+            if number == 1 and not asked:
+                asked.append(len(list(RUN.glob("predictions.csv.*.parts"))))
+                if not asked[0]:  # the pass that checks: nothing is begun
+                    asked.clear()
+            yield pairs
+
+    asked: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "chunks", ask_again)
+        main(words)
+    assert asked == [1]
+    folder = RUN / "predictions.csv.123456789012.parts"
+    with predict.only_here(folder), pytest.raises(InputError, match="another command"), predict.only_here(folder):
+        pass
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_mixed_up(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = (RUN / "predictions.csv").read_bytes()
+    score = predict.score
+
+    def change(trainer, model, data, pairs):  # type: ignore[no-untyped-def]
+        write_csv(Path("validation.csv"), make_rows(40, seed=9))
+        return score(trainer, model, data, pairs)
+
+    monkeypatch.setattr(predict, "score", change)
+    write_csv(Path("validation.csv"), make_rows(25, seed=8))
+    assert "changed while it was read" in fails_at_end(capsys, ["predict", CPU, "--data.predict_file=validation.csv"])
+    assert (RUN / "predictions.csv").read_bytes() == expected
+
+
+def fails_at_end(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """Run a command that must fail; return the last line that it prints."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -121,16 +183,16 @@ def test_a_prediction_killed_at_random_moments_ends_as_one_that_was_not(trained:
     command = [sys.executable, "-c", code, "predict", CPU, "--data.predict_file=many.csv"]
     subprocess.run([*command, "--output=whole.csv"], check=True, capture_output=True)
     moments, kills = random.Random(0), 0
-    parts = Path("found.csv.parts")
     while not Path("found.csv").exists():
-        before = len(list(parts.glob("*.parquet")))
+        before = len(list(Path().glob("found.csv.*.parts/*.parquet")))
         process = subprocess.Popen([*command, "--output=found.csv"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         wanted, wait = before + moments.randint(1, 12), moments.uniform(0, 0.05)
-        while process.poll() is None and len(list(parts.glob("*.parquet"))) < wanted:
+        while process.poll() is None and len(list(Path().glob("found.csv.*.parts/*.parquet"))) < wanted:
             time.sleep(0.002)
         time.sleep(wait)
         process.kill()
-        kills += process.wait() == -signal.SIGKILL
+        assert process.wait() in (0, -signal.SIGKILL), process.stderr
+        kills += process.returncode == -signal.SIGKILL
     assert kills >= 3
     assert Path("found.csv").read_bytes() == Path("whole.csv").read_bytes()
 
@@ -151,10 +213,7 @@ def test_standard_input_is_answered_line_by_line(
         found = json.loads(second)
         assert found["id"] == 7 and found["prediction"] == expected[1]["prediction"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("one sentence alone\n"))
-    with pytest.raises(SystemExit) as stopped:
-        main(["predict", CPU, "-"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: standard input, line 1: not two sentences")
+    assert "standard input, line 1: not two sentences" in fails_at_end(capsys, ["predict", CPU, "-"])
 
 
 def test_answers_come_before_the_next_line_is_read(trained: Path) -> None:
@@ -176,4 +235,8 @@ def test_answers_come_before_the_next_line_is_read(trained: Path) -> None:
 def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ".csv, .tsv, .jsonl, .parquet" in fails(capsys, ["predict", CPU, "--output=found.xlsx"])
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    assert ".csv, .tsv, .jsonl, .parquet" in fails(capsys, [*words, "--output=found.xlsx"])
+    assert "is what --data.predict_file reads" in fails(capsys, [*words, "--output=validation.csv"])
+    assert "leave --output out" in fails(capsys, [*words, "--output=found.csv", "--glue"])
+    assert "every pair" in fails(capsys, [*words, "--trainer.limit_predict_batches=1"])

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from test_cli import read_predictions
 from test_resume import LAST, RUN, differences, load
 
 
-def run(words: list[str], devices: int) -> str:
-    command = [sys.executable, "-m", "mrpc_lightning", *words, f"--trainer.devices={devices}"]
+def run(words: list[str], devices: int, program: Sequence[str] = ("-m", "mrpc_lightning")) -> str:
+    command = [sys.executable, *program, *words, f"--trainer.devices={devices}"]
     if devices > 1:
         command.append("--trainer.strategy=ddp")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -44,8 +45,11 @@ def test_two_processes_halve_the_steps_and_agree_with_one_on_every_prediction(
 
     quick = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     predictions = []
+    # Chunks of 8 pairs, the last of 1: a process goes without one.
+    script = Path("small_chunks.py")
+    script.write_text("import sys\nfrom mrpc_lightning import main, predict\npredict.CHUNK = 8\nmain(sys.argv[1:])\n")
     for devices in (2, 1):
-        run(["predict", *quick, "--data.predict_file=validation.csv"], devices)
+        run(["predict", *quick, "--data.predict_file=validation.csv"], devices, [str(script)])
         predictions.append(read_predictions(Path("tb_logs/mrpc/version_0/predictions.csv")))
     assert [row["sentence1"] for row in predictions[0]] == [row["sentence1"] for row in predictions[1]]
     for first, second in zip(*predictions, strict=True):

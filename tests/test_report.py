@@ -69,7 +69,8 @@ def shown(page: Page) -> dict[str, float]:
 def test_everything_in_a_report_can_be_computed_again_from_its_predictions(
     logger: str, project: Path, arguments: list[str]
 ) -> None:
-    write_csv(project / "validation.csv", [*make_rows(24, seed=1), ("<script>alert(1)</script> & so", "no", 1)])
+    hostile = ("<script>alert(1)</script> & so", "no")  # with both labels, one of which is a mistake
+    write_csv(project / "validation.csv", [*make_rows(23, seed=1), (*hostile, 1), (*hostile, 0)])
     main(["fit", *arguments, "--trainer.max_epochs=3", f"--trainer.logger={logger}"])
     [run] = [path.parent for path in Path().glob("**/metrics.json")]
     metrics, page = json.loads((run / "metrics.json").read_text()), Page(run / "report.html")
@@ -86,6 +87,7 @@ def test_everything_in_a_report_can_be_computed_again_from_its_predictions(
     wrong = [row for row in rows if row["label"] != row["prediction"]]
     wrong.sort(key=lambda row: -abs(float(row["probability_equivalent"]) - 0.5))
     listed = re.findall(r"labelled “\w+” idx (\d+)", page.text)
+    assert "<script>alert(1)</script> & so" in page.text
     assert listed == [row["idx"] for row in wrong[:20]]
     turned = sum(
         (float(row["probability_equivalent"]) > 0.5) != (float(row["swapped_probability_equivalent"]) > 0.5)
