@@ -9,9 +9,9 @@ Epoch = Mapping[str, float]
 
 # Of the loss of guessing by the share of positives: a training loss above it has learned next to nothing.
 UNLEARNED = 0.9
-# A validation loss that rises by this share above its lowest is overfitting, not noise.
+# A rise of a loss by this share of that of guessing is no noise: of validation's above its lowest it is overfitting.
 RISE = 0.1
-# A fall of the validation loss from one epoch to the next by this share is still learning.
+# And a fall of validation's by this share of it in the last epoch is still learning.
 FALL = 0.01
 
 
@@ -49,8 +49,8 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
     # Of the training pairs, whose loss is beside it; the two splits may be mixed otherwise.
     trained = figures.get("training_positives", share)
     guessing = -sum(part * math.log(part) for part in (trained, 1 - trained) if part)
-    learned = bool(epochs) and epochs[-1]["train_loss"] <= UNLEARNED * guessing
-    if epochs and answered in (0, pairs) and 0 < share < 1 and not learned:
+    learned = [epoch["train_loss"] <= UNLEARNED * guessing for epoch in epochs]
+    if epochs and answered in (0, pairs) and 0 < share < 1 and not learned[-1]:
         return Diagnosis(
             "collapsed",
             f'the kept checkpoint answers "{label_names[int(answered > 0)]}" to all of {pairs:,} pairs, and training '
@@ -64,13 +64,13 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
         f"training loss {first['train_loss']:.3f} in epoch {first['epoch']}, {last['train_loss']:.3f} in epoch "
         f"{last['epoch']}"
     )
-    if not learned and guessing:
+    if not any(learned) and guessing:
         return Diagnosis(
             "underfitting",
             f"{training}, where guessing by the share of classes has {guessing:.3f}",
             "Try a larger model.learning_rate or more epochs; look whether labels and sentences belong together.",
         )
-    if swings := _swings(epochs, pairs):
+    if swings := _swings(epochs, pairs, RISE * guessing):
         return Diagnosis(
             "erratic",
             f"from one epoch to the next, {swings}",
@@ -78,7 +78,7 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
             "data.batch_size, or more warmup.",
         )
     lowest = min(epochs, key=lambda epoch: epoch["val_loss"])
-    if last["val_loss"] > (1 + RISE) * lowest["val_loss"] and last["train_loss"] < lowest["train_loss"]:
+    if last["val_loss"] > lowest["val_loss"] + RISE * guessing and last["train_loss"] < lowest["train_loss"]:
         return Diagnosis(
             f"overfitting since epoch {lowest['epoch'] + 1}",
             f"validation loss rose from {lowest['val_loss']:.3f} in epoch {lowest['epoch']} to {last['val_loss']:.3f} "
@@ -87,7 +87,11 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
             "The best epoch is kept. To overfit less: fewer epochs, a smaller model.learning_rate, more pairs.",
         )
     before = epochs[-2]
-    if lowest is last and last["val_loss"] < (1 - FALL) * before["val_loss"] and last["val_f1"] >= before["val_f1"]:
+    if (
+        lowest is last
+        and last["val_loss"] < before["val_loss"] - FALL * guessing
+        and last["val_f1"] >= before["val_f1"]
+    ):
         return Diagnosis(
             "still learning",
             f"in the last epoch validation loss fell from {before['val_loss']:.3f} to {last['val_loss']:.3f}, and F1 "
@@ -102,13 +106,13 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
     )
 
 
-def _swings(epochs: Sequence[Epoch], pairs: float) -> str:
+def _swings(epochs: Sequence[Epoch], pairs: float, rise: float) -> str:
     """Name what went the wrong way by more than chance, at least twice and in a quarter of the epochs."""
     steps = list(itertools.pairwise(epochs))
     enough = max(2, math.ceil(len(steps) / 4))
-    rises = [after for before, after in steps if after["train_loss"] > (1 + RISE) * before["train_loss"]]
+    rises = [after for before, after in steps if after["train_loss"] > before["train_loss"] + rise]
     if len(rises) >= enough:
-        return f"training loss rose by more than {RISE:.0%} {len(rises)} times"
+        return f"training loss rose by more than {rise:.2f} {len(rises)} times"
     falls = [
         (before["val_accuracy"], after["val_accuracy"])
         for before, after in steps

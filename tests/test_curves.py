@@ -1,6 +1,7 @@
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ def make_epochs(
         ("settled", [0.6, 0.4, 0.35, 0.34], [0.5, 0.42, 0.42, 0.43], None),
         ("erratic", [0.6, 0.4, 0.5, 0.35, 0.5], [0.5, 0.5, 0.5, 0.5, 0.5], None),
         ("erratic", [0.6, 0.5, 0.4, 0.3, 0.2], [0.5] * 5, [0.8, 0.6, 0.8, 0.6, 0.8]),
+        # It had learned, and lost it again.
+        ("erratic", [0.6, 0.3, 0.7, 0.6, 0.7], [0.6, 0.4, 0.6, 0.6, 0.6], None),
+        # Next to nothing is left to rise or fall.
+        ("settled", [0.6, 0.01, 0.001, 0.002, 0.001, 0.002], [0.6, 0.01, 0.001, 0.002, 0.001, 0.0015], None),
+        ("settled", [0.6, 0.01, 0.002, 0.001], [0.6, 0.01, 0.002, 0.001], None),
         # The same swings over few pairs are chance; one swing is none.
         ("settled", [0.6, 0.5, 0.4, 0.3, 0.2], [0.5] * 5, [0.8, 0.78, 0.8, 0.78, 0.8]),
         ("settled", [0.6, 0.5, 0.4, 0.3, 0.2], [0.5] * 5, [0.8, 0.6, 0.8, 0.8, 0.8]),
@@ -51,6 +57,9 @@ def test_epochs_without_validation_are_passed_over() -> None:
         del epochs[0][name]
     assert diagnose(epochs, FIGURES, NAMES).kind == "overfitting since epoch 3"
     assert diagnose([], FIGURES, NAMES).kind == "too short"
+    # What is learned is measured by the labels of training, not by those of validation.
+    even = {**FIGURES, "training_positives": 0.95}
+    assert diagnose(make_epochs([0.2, 0.2, 0.2], [2, 2, 2]), even, NAMES).kind == "underfitting"
 
 
 def test_a_model_that_gives_one_answer_has_collapsed_unless_there_is_but_one_label() -> None:
@@ -81,10 +90,25 @@ def test_a_run_that_learns_labels_of_chance_by_heart_overfits(project: Path, arg
 
 def test_a_run_whose_steps_are_too_small_underfits(project: Path, arguments: list[str]) -> None:
     text = diagnosis_of(arguments, "--trainer.max_epochs=3", "--model.learning_rate=1e-9", "--seed_everything=3")
-    assert text.startswith(("Underfitting: ", "Collapsed: "))
+    assert text.startswith("Underfitting: ")
 
 
-def test_a_run_whose_steps_are_too_large_is_erratic_or_collapses(project: Path, arguments: list[str]) -> None:
-    large = ["--trainer.max_epochs=12", "--model.warmup=0", "--trainer.gradient_clip_val=null"]
-    text = diagnosis_of(arguments, *large, "--model.learning_rate=0.5")
-    assert text.startswith(("Erratic: ", "Collapsed: ", "Underfitting: "))
+def test_a_run_whose_steps_are_far_too_large_collapses(project: Path, arguments: list[str]) -> None:
+    text = diagnosis_of(arguments, "--trainer.max_epochs=6", "--model.warmup=0", "--model.learning_rate=0.5")
+    assert text.startswith("Collapsed: ")
+
+
+def test_a_run_whose_steps_are_too_large_is_erratic(project: Path, arguments: list[str]) -> None:
+    large = ["--trainer.max_epochs=100", "--early_stopping.patience=9", "--model.warmup=0", "--data.batch_size=4"]
+    found = []
+    for rate, seed in (
+        ("8e-3", 2),
+        ("1.2e-2", 4),
+        *((rate, seed) for seed in range(5, 10) for rate in ("8e-3", "2e-2")),
+    ):
+        shutil.rmtree("tb_logs", ignore_errors=True)
+        flags = ["--trainer.precision=32-true", f"--model.learning_rate={rate}", f"--seed_everything={seed}"]
+        found.append(diagnosis_of(arguments, *large, *flags))
+        if found[-1].startswith("Erratic: "):  # which of these goes astray depends on the machine's last digits
+            return
+    raise AssertionError(found)
