@@ -106,7 +106,9 @@ def write(
         trained="MRPC" if is_mrpc else dataset if not own else "pairs of its own",
         # Examples of pairs that were trained on are nobody else's business.
         warnings=[text for text in metrics.get("warnings", []) if "were trained on" not in text],
-        hyper_parameters={title: recipe[key] for key, title in HYPER_PARAMETERS.items() if recipe.get(key) is not None},
+        hyper_parameters={
+            title: recipe[key] for key, title in HYPER_PARAMETERS.items() if recipe.get(key) not in (None, False)
+        },
         duration=duration(metrics["wall_seconds"]) if "wall_seconds" in metrics else "",
         onnx=onnx,
     )

@@ -1,5 +1,6 @@
 """A model folder for transformers: weights, tokenizer, card; ONNX; and the way to the Hub."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -86,7 +87,9 @@ def run(
         unfinished = Path(made) / "model"
         encoder.save_pretrained(unfinished)
         data.load_tokenizer().save_pretrained(unfinished)
+        logging.disable(logging.WARNING)  # of operators that no encoder has, and of an optional step
         figures = to_onnx(encoder, data, unfinished, config.int8) if config.onnx or config.int8 else {}
+        logging.disable(logging.NOTSET)
         name = config.push_to_hub or str(folder)
         text = card.write(metrics, recipe_of(content), model.hparams["label_names"], name, figures)
         (unfinished / "README.md").write_text(text, encoding="utf-8")
@@ -142,7 +145,7 @@ def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bo
     path = folder / "model.onnx"
     try:
         torch.onnx.export(
-            Logits(model, names),
+            Logits(model, names).eval(),
             tuple(torch.from_numpy(batches[0][name]) for name in names),
             path,
             input_names=names,
