@@ -27,7 +27,9 @@ from mrpc_lightning.settings import (
     LOGS,
     check_callbacks,
     check_settings,
+    give_folder,
     logs_folder,
+    makes_folder,
     pin_logger,
 )
 from mrpc_lightning.signals import StopRequest, slurm_job, stopping_at_once
@@ -94,8 +96,8 @@ class CLI(Flags):
         self.recipe = recipe
         if self.checkpoint is not None:
             pin_logger(config, runs.run_folder(self.checkpoint), self.content["global_step"])
-        elif config.trainer.logger is False and config.trainer.default_root_dir is None:
-            config.trainer.default_root_dir = str(runs.next_folder(Path(LOGS) / "unlogged"))
+        elif not makes_folder(config) and config.trainer.default_root_dir is None:
+            give_folder(config, runs.next_folder(Path(LOGS) / ("unlogged" if not config.trainer.logger else "runs")))
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make the Trainer, with what depends on the machine: it is not written into config.yaml."""
@@ -164,7 +166,7 @@ class CLI(Flags):
             else:
                 super()._run_subcommand(subcommand)
         except Stopped as stopped:
-            last = Path(self.trainer.log_dir or "") / "checkpoints" / "last.ckpt"
+            last = runs.run_dir(self.trainer) / "checkpoints" / "last.ckpt"
             if subcommand == "fit" and str(stopped) == "stopped" and self.trainer.world_size == 1 and last.is_file():
                 raise Stopped(stopped.signum, runs.how_to_resume("stopped at once", last.parent.parent)) from stopped
             raise

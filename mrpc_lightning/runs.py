@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mrpc_lightning.errors import InputError
 
@@ -19,7 +20,9 @@ TRAIN_HINT = "python -m mrpc_lightning fit --config configs/mrpc.yaml trains one
 
 def run_dir(trainer: Trainer) -> Path:
     """Return the folder of the run that a Trainer makes. All processes must ask: they agree on it."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    # What other loggers call their folder holds all runs, or none.
+    log_dir = trainer.log_dir if isinstance(trainer.logger, TensorBoardLogger | CSVLogger) else None
+    return Path(log_dir or trainer.default_root_dir)
 
 
 def choose_checkpoint(subcommand: str, config: Any, logs: Path, slurm: tuple[str | None, list[str]]) -> Path | None:

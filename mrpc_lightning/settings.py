@@ -151,6 +151,24 @@ def logs_folder(config: Any) -> Path:
     return named if config.config and named.is_dir() else folder
 
 
+def is_file_logger(logger: Any) -> bool:
+    """Say whether a logger, as it is configured, makes a folder for each run and writes into it."""
+    return str(getattr(logger, "class_path", "")).rpartition(".")[2] in ("TensorBoardLogger", "CSVLogger")
+
+
+def makes_folder(config: Any) -> bool:
+    """Say whether the first logger makes the run's folder; W&B's, MLflow's and their like keep things elsewhere."""
+    logger = config.trainer.logger
+    return is_file_logger(logger[0] if isinstance(logger, list) and logger else logger)
+
+
+def give_folder(config: Any, folder: Path) -> None:
+    """Have a run's files written into a folder that no logger makes."""
+    config.trainer.default_root_dir = str(folder)
+    if config.model_checkpoint.dirpath is None:
+        config.model_checkpoint.dirpath = str(folder / "checkpoints")
+
+
 def pin_logger(config: Any, folder: Path, step: int) -> None:
     """Let loggers go on in a run's folder.
 
@@ -160,10 +178,11 @@ def pin_logger(config: Any, folder: Path, step: int) -> None:
         step: Optimizer steps done when the checkpoint was written.
     """
     logger = config.trainer.logger
-    if not logger:
-        config.trainer.default_root_dir = str(folder)
-        return
-    for number, one in enumerate(logger if isinstance(logger, list) else [logger]):
+    if not makes_folder(config):
+        give_folder(config, folder)
+    for number, one in enumerate(logger if isinstance(logger, list) else [logger] if logger else []):
+        if not is_file_logger(one):
+            continue
         place = {"save_dir": str(folder.parent.parent), "name": folder.parent.name} if number == 0 else {}
         for name, value in {**place, "version": folder.name}.items():
             if name in one.init_args:
