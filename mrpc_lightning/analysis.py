@@ -121,7 +121,7 @@ def intervals(labels: NDArray[numpy.int64], positive: Array, seed: int = 0) -> d
     many pairs fewer resamples are drawn, 200 at the least.
     """
     pairs = len(labels)
-    resamples = int(numpy.clip(4e7 / pairs, 200, RESAMPLES))
+    resamples = int(numpy.clip(1e7 / pairs, 200, RESAMPLES))
     generator = numpy.random.default_rng(seed)
     chunk = max(1, int(1e6 / pairs))
     found: dict[str, list[Array]] = {name: [] for name in FIGURES}

@@ -21,6 +21,7 @@ from mrpc_lightning import analysis
 # What is drawn in these colors takes the page's in an SVG, light or dark.
 INK, GRID, TRAINING, VALIDATION = "#1f2328", "#d0d7de", "#9a6700", "#0969da"
 VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", TRAINING: "var(--training)", VALIDATION: "var(--validation)"}
+POINTS = 2000  # more than these are drawn as pixels, or thinned out: a page of a million pairs stays small
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -137,7 +138,10 @@ def _confusion(axes: Axes, scored: analysis.Scored, names: Sequence[str]) -> Non
 
 def _precision_recall(axes: Axes, scored: analysis.Scored) -> None:
     recall, precision = analysis.precision_recall(scored)
-    axes.step([0, *recall], [precision[0], *precision], where="post", color=VALIDATION, label="all thresholds")
+    some = numpy.unique(numpy.linspace(0, len(recall) - 1, POINTS).astype(int))
+    axes.step(
+        [0, *recall[some]], [precision[0], *precision[some]], where="post", color=VALIDATION, label="all thresholds"
+    )
     found = analysis.measure(scored.labels, scored.positive)
     axes.plot(found["recall"], found["precision"], "o", color=INK, label="threshold 0.5, in use")
     axes.axhline(scored.labels.mean(), color=TRAINING, linestyle="--", linewidth=1, label="all positive")
@@ -167,7 +171,12 @@ def _orders(axes: Axes, scored: analysis.Scored, positive: str) -> None:
     differ = (scored.given > 0.5) != (scored.swapped > 0.5)
     for chosen, color, label in ((~differ, VALIDATION, "same answer"), (differ, TRAINING, "another answer")):
         axes.plot(
-            scored.given[chosen], scored.swapped[chosen], ".", color=color, label=f"{label}: {int(chosen.sum()):,}"
+            scored.given[chosen],
+            scored.swapped[chosen],
+            ".",
+            color=color,
+            label=f"{label}: {int(chosen.sum()):,}",
+            rasterized=len(chosen) > POINTS,
         )
     axes.set(
         xlabel=f'probability of "{positive}", as given',
