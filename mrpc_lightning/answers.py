@@ -45,6 +45,12 @@ def answer(model: "ParaphraseClassifier", pairs: Sequence[tuple[str, str]], batc
     """Answer pairs; see `ParaphraseClassifier.predict`."""
     if model.tokenizer is None:
         raise InputError("no tokenizer: load the model with ParaphraseClassifier.from_run")
+    for number, pair in enumerate(pairs, 1):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise InputError(f"pair {number}: give a list of pairs, each of two sentences")
+        for side, sentence in enumerate(pair, 1):
+            if not isinstance(sentence, str) or not sentence.strip():
+                raise InputError(f"pair {number}: sentence{side} is empty or no text ({sentence!r})")
     names, symmetric, training = model.hparams["label_names"], model.hparams["symmetric"], model.training
     # Alike in length: less padding.
     order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))

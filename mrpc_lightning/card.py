@@ -66,7 +66,7 @@ def write(
             task_type="text-classification",
             task_name="Paraphrase identification",
             dataset_type=dataset if from_hub else "mrpc" if scored == "MRPC" else "own",
-            dataset_name=scored or "pairs of its own",
+            dataset_name=scored or "its own pairs",
             dataset_config=corpus if from_hub else None,
             dataset_split=metrics["split"],
             metric_type=figure,
@@ -102,8 +102,9 @@ def write(
         is_mrpc=is_mrpc,
         is_demo=not own and dataset == demo.NAME,
         figures=figures,
-        scored=scored or "the run's own validation pairs",
-        trained="MRPC" if is_mrpc else dataset if not own else "pairs of its own",
+        scored=scored or "its own pairs",
+        trained="MRPC" if is_mrpc else dataset if not own else "its own pairs",
+        pretrained=recipe.get("model.pretrained", True),
         # Examples of pairs that were trained on are nobody else's business.
         warnings=[text for text in metrics.get("warnings", []) if "were trained on" not in text],
         hyper_parameters={
@@ -120,4 +121,4 @@ def plain(value: Any) -> Any:
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     text = " ".join(html.escape(value, quote=False).split()) if value.strip() else value
-    return text.replace("|", "\\|").replace("`", "'")
+    return text.replace("|", "\\|").replace("`", "\\`")

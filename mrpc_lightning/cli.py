@@ -169,6 +169,8 @@ class CLI(Flags):
             last = runs.run_dir(self.trainer) / "checkpoints" / "last.ckpt"
             if subcommand == "fit" and str(stopped) == "stopped" and self.trainer.world_size == 1 and last.is_file():
                 raise Stopped(stopped.signum, runs.how_to_resume("stopped at once", last.parent.parent)) from stopped
+            if subcommand == "predict" and str(stopped) == "stopped" and not self._answers_at_once():
+                raise Stopped(stopped.signum, "stopped; the same command goes on where it was") from stopped
             raise
         finally:
             launcher = self.trainer.strategy.launcher

@@ -1,6 +1,7 @@
 """A model folder for transformers: weights, tokenizer, card; ONNX; and the way to the Hub."""
 
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -93,6 +94,10 @@ def run(
         name = config.push_to_hub or str(folder)
         text = card.write(metrics, recipe_of(content), model.hparams["label_names"], name, figures)
         (unfinished / "README.md").write_text(text, encoding="utf-8")
+        umask = os.umask(0)
+        os.umask(umask)
+        for path in unfinished.iterdir():  # safetensors gives its file to the owner alone
+            path.chmod(0o666 & ~umask)
         if folder.is_dir():
             folder.rmdir()  # it is empty
         unfinished.rename(folder)

@@ -28,6 +28,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.files import read_chunks
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.results import count
 from mrpc_lightning.tokenization import tokenize
 
 CHUNK = 8192  # pairs that are read, scored and written together; what a killed command does again
@@ -44,6 +45,10 @@ def check(config: Any) -> None:
     Raises:
         InputError: If they do not.
     """
+    if config.pair is not None:
+        others = {"output": config.output, "glue": config.glue, "data.predict_file": config.data.predict_file}
+        for name in (name for name, value in others.items() if value):
+            raise InputError(f"--{name}: --pair answers one pair, and prints the answer; leave one out")
     if config.output is not None:
         path = Path(config.output)
         if path.suffix.lower() not in ENDINGS:
@@ -101,7 +106,7 @@ def run(
         if trainer.is_global_zero:
             join(folder, sizes, path, model.hparams["label_names"])
     trainer.strategy.barrier()
-    say(trainer, f"\n{sum(sizes):,} pairs predicted: {path}")
+    say(trainer, f"\n{count(sum(sizes), 'pair')} predicted: {path}")
 
 
 def digest(content: Any) -> str:
@@ -311,9 +316,12 @@ def answer_line(model: ParaphraseClassifier, line: str, number: int) -> str:
             raise InputError(f"standard input, line {number}: no JSON object with sentence1 and sentence2") from error
     else:
         pair = line.split("\t")
-    if len(pair) != 2 or not all(isinstance(sentence, str) and sentence.strip() for sentence in pair):
+    if len(pair) != 2:
         raise InputError(f"standard input, line {number}: not two sentences with a tab between them")
-    [answer] = model.predict([(pair[0], pair[1])])
+    try:
+        [answer] = model.predict([(pair[0], pair[1])])
+    except InputError as error:
+        raise InputError(f"standard input, line {number}: {str(error).partition(': ')[2]}") from error
     if not row:
         return show(answer)
     shares = {f"probability_{name}": round(share, 6) for name, share in answer.probabilities.items()}

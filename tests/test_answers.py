@@ -41,6 +41,14 @@ def test_no_pairs_no_answers_and_no_tokenizer_no_predictions(encoder: str, proje
     main(["fit", *arguments, "--trainer.max_epochs=1"])
     model = ParaphraseClassifier.from_run("best")
     assert model.predict([]) == [] and not model.training
+    for wrong, reason in (
+        (("a b", "c d"), "pair 1: give a list of pairs"),
+        ([("a", "b"), ("a",)], "pair 2: give a list of pairs"),
+        ([("a", None)], "pair 1: sentence2 is empty or no text"),
+        ([(" ", "b")], "pair 1: sentence1 is empty or no text"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            model.predict(wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="from_run"):
         ParaphraseClassifier(encoder).predict([("a", "b")])
 

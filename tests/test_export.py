@@ -190,6 +190,25 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_written(
     assert hide_tokens("token hf_AbCdEf123 is bad") == "token hf_... is bad"
 
 
+def test_a_card_of_own_pairs_names_no_file_no_sentence_and_no_markup(project: Path, arguments: list[str]) -> None:
+    names = ["a|b `c`", "<b>"]
+    rows = Path("validation.csv").read_text().splitlines()
+    Path("train.csv").write_text("\n".join([Path("train.csv").read_text().rstrip(), rows[1]]) + "\n")  # trained on
+    main(["fit", *arguments, f"--model.label_names={json.dumps(names)}", "--model.symmetric=true"])
+    main(["export", CPU, "--to=my-model"])
+    text = Path("my-model/README.md").read_text()
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert metrics["validation_pairs_in_training"] and "of these pairs were trained on" in text
+    assert "train.csv" not in text and rows[1].split(",")[0] not in text and "/" not in text.split("---")[1]
+    assert "<b>" not in text and "a\\|b \\`c\\`" in text and "&lt;b&gt;" in text
+    # An exported model answers in one order; the run's figures are the mean of both.
+    one_order = metrics["one_order"]
+    assert ModelCard.load("my-model/README.md").data.eval_results[0].metric_value == round(one_order["accuracy"], 4)
+    assert "average the probabilities" in text
+    modes = {path.stat().st_mode & 0o777 for path in Path("my-model").iterdir()}
+    assert len(modes) == 1
+
+
 def test_the_demos_card_says_what_it_is_of(project: Path) -> None:
     config = Path(__file__).resolve().parent.parent / "configs/demo.yaml"
     main(["fit", f"--config={config}", CPU, "--trainer.max_epochs=1", "--trainer.limit_train_batches=3"])

@@ -239,4 +239,5 @@ def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
     assert ".csv, .tsv, .jsonl, .parquet" in fails(capsys, [*words, "--output=found.xlsx"])
     assert "is what --data.predict_file reads" in fails(capsys, [*words, "--output=validation.csv"])
     assert "leave --output out" in fails(capsys, [*words, "--output=found.csv", "--glue"])
+    assert "--pair answers one pair" in fails(capsys, [*words, "--pair", "a", "b"])
     assert "every pair" in fails(capsys, [*words, "--trainer.limit_predict_batches=1"])

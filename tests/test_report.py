@@ -93,7 +93,7 @@ def test_everything_in_a_report_can_be_computed_again_from_its_predictions(
         (float(row["probability_equivalent"]) > 0.5) != (float(row["swapped_probability_equivalent"]) > 0.5)
         for row in rows
     )
-    assert f"of {turned} of 25 pairs the answer does" in page.text
+    assert f"the answer does, for {turned} of 25 pairs" in page.text
     for epoch in metrics["epochs"]:
         assert {"train_loss", "train_f1", "val_loss", "val_accuracy", "val_f1"} <= epoch.keys()
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3]
