@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
-from mrpc_lightning import closing, export, predict, runs
+from mrpc_lightning import answers, closing, export, predict, runs
 from mrpc_lightning.callbacks import Answers, RunRecorder
 from mrpc_lightning.checkpoints import FiniteLoss, LastCheckpoint
 from mrpc_lightning.console import quieten, say
@@ -224,10 +224,10 @@ class CLI(Flags):
             self.model.tokenizer, self.model.max_length = self.datamodule.load_tokenizer(), config.data.max_length
             self.model.autocast_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             if config.pair:
-                print(predict.show(self.model.predict([tuple(config.pair)])[0]))
+                print(answers.show(self.model.predict([tuple(config.pair)])[0]))
                 return
-            for answer in predict.answer_lines(self.model.eval(), sys.stdin):
-                print(answer, flush=True)
+            for line in answers.answer_lines(self.model.eval(), sys.stdin):
+                print(line, flush=True)
             return
         path = Path(config.output or self.folder / ("MRPC.tsv" if config.glue else "predictions.csv"))
         made_by = {

@@ -54,7 +54,9 @@ def check(config: Any) -> None:
             import onnxruntime  # noqa: F401
             import onnxscript  # noqa: F401
         except ImportError as error:
-            raise InputError(f'--onnx: needs {error.name}: python -m pip install "mrpc-lightning[onnx]"') from error
+            raise InputError(
+                f"--onnx: needs {error.name}: python -m pip install onnx onnxscript onnxruntime"
+            ) from error
 
 
 def run(

@@ -1,4 +1,4 @@
-"""Answers for pairs of any number: streamed, in their order, and taken up again where a killed command left off."""
+"""Answers for files of any size: streamed, in their order, and taken up again where a killed command left off."""
 
 import contextlib
 import csv
@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,7 +21,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from pyarrow.lib import ArrowException
 
-from mrpc_lightning.answers import Answer
 from mrpc_lightning.callbacks import gather
 from mrpc_lightning.console import say
 from mrpc_lightning.data import MRPCDataModule
@@ -285,49 +284,3 @@ class Bar(Callback):
     def close(self) -> None:
         """Take the bar away."""
         self._bar.close()
-
-
-def answer_lines(model: ParaphraseClassifier, lines: Iterable[str]) -> Iterator[str]:
-    """Answer pairs as they come, a line each: `sentence1<TAB>sentence2`, or a JSON object with both.
-
-    Yields:
-        `label<TAB>probability of the positive class`, or the JSON object with `prediction` and probabilities.
-
-    Raises:
-        InputError: If a line is no pair.
-    """
-    number = 0
-    try:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield answer_line(model, line.rstrip("\r\n"), number)
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input, line {number + 1} or soon after: not UTF-8") from error
-
-
-def answer_line(model: ParaphraseClassifier, line: str, number: int) -> str:
-    """Answer one line; see `answer_lines`."""
-    row: dict[str, Any] = {}
-    if line.lstrip().startswith("{") and "\t" not in line:
-        try:
-            row = json.loads(line)
-            pair = [row["sentence1"], row["sentence2"]]
-        except (ValueError, KeyError) as error:
-            raise InputError(f"standard input, line {number}: no JSON object with sentence1 and sentence2") from error
-    else:
-        pair = line.split("\t")
-    if len(pair) != 2:
-        raise InputError(f"standard input, line {number}: not two sentences with a tab between them")
-    try:
-        [answer] = model.predict([(pair[0], pair[1])])
-    except InputError as error:
-        raise InputError(f"standard input, line {number}: {str(error).partition(': ')[2]}") from error
-    if not row:
-        return show(answer)
-    shares = {f"probability_{name}": round(share, 6) for name, share in answer.probabilities.items()}
-    return json.dumps({**row, "prediction": answer.label, **shares}, ensure_ascii=False)
-
-
-def show(answer: Answer) -> str:
-    """Write an answer as a line: label, tab, probability of the positive class."""
-    return f"{answer.label}\t{list(answer.probabilities.values())[1]:.6f}"

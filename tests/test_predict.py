@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from conftest import fails, make_rows, write_csv
 
-from mrpc_lightning import main, predict
+from mrpc_lightning import answers, main, predict
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 
@@ -225,11 +225,11 @@ def test_answers_come_before_the_next_line_is_read(trained: Path) -> None:
             asked.append(number)
             yield f"Rents rose\tRents fell {number}\n"
 
-    answers = predict.answer_lines(model, lines())
-    next(answers)
+    found = answers.answer_lines(model, lines())
+    next(found)
     assert asked == [0]
     with pytest.raises(InputError, match="line 1"):
-        next(predict.answer_lines(model, ['{"sentence1": "a"}\n']))
+        next(answers.answer_lines(model, ['{"sentence1": "a"}\n']))
 
 
 def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
