@@ -1,8 +1,6 @@
 """A tiny encoder and a tiny corpus, made here: no test needs a network, a GPU or anyone else's files."""
 
-import csv
 import os
-import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,32 +11,12 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()  # tokens that other runs l
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the Hub by mistake fails at once, the same everywhere
 
 import torch
+from helpers import make_rows, write_csv
 from transformers import BertConfig, BertForSequenceClassification
 
-from mrpc_lightning import demo, main
+from mrpc_lightning import demo
 
 torch.set_num_threads(1)  # a tiny model waits longer for threads than for sums
-
-Row = tuple[str, str, int]
-
-
-def make_rows(pairs: int, seed: int = 0) -> list[Row]:
-    """Pairs that are equivalent just when the second sentence says "rose" as the first does."""
-    generator = random.Random(seed)
-    rows = []
-    for number in range(pairs):
-        label = int(number % 3 != 0)
-        city = generator.choice(["Oslo", "Vienna", "Lisbon", "Dublin"])
-        tail = " " + " ".join(["on Monday"] * generator.randint(1, 12))
-        rows.append((f"Rents in {city} rose{tail}", f"In {city} rents {'rose' if label else 'fell'}", label))
-    generator.shuffle(rows)
-    return rows
-
-
-def write_csv(path: Path, rows: list[Row], header: tuple[str, ...] = ("sentence1", "sentence2", "label")) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +63,3 @@ def arguments(project: Path, encoder: str) -> list[str]:
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
     ]
-
-
-def fails(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
-    """Run a command that must fail; return its one line."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    message = capsys.readouterr().err.strip()
-    assert stopped.value.code == 2
-    assert message.startswith("error: ") and "\n" not in message and "Traceback" not in message
-    return message

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_rows
+from helpers import make_rows
 
 from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, main
 from mrpc_lightning.errors import InputError

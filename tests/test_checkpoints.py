@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import fails, make_rows
-from test_cli import read_predictions
-from test_resume import LAST, RUN, load, stop
+from helpers import LAST, RUN, fails, load, make_rows, read_predictions, stop
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mrpc_lightning import ParaphraseClassifier, main

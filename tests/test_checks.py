@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import make_rows, write_csv
-from test_resume import RUN
+from helpers import RUN, make_rows, write_csv
 
 from mrpc_lightning import checks, main
 

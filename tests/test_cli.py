@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 import shlex
@@ -8,22 +7,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import fails, make_rows, write_csv
+from helpers import differences, fails, make_rows, read_curves, read_predictions, write_csv, write_mrpc
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_resume import differences
-from test_sources import write_mrpc
 
 from mrpc_lightning import main
 from mrpc_lightning.settings import bf16_instructions, choose_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
-
-
-def read_predictions(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_fit_then_test_then_predict(project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,15 +138,6 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(project: Path, argume
     # A learning rate of 0 never improves: the first epoch is the best, and two more are waited for.
     fitted = main(["fit", *arguments, "--trainer.max_epochs=9", "--model.learning_rate=0"])
     assert fitted.trainer.current_epoch == 3
-
-
-def read_curves(run: Path) -> dict[str, list[float]]:
-    curves: dict[str, list[float]] = {}
-    for file in sorted(run.glob("events.out.tfevents*")):
-        events = EventAccumulator(str(file)).Reload()
-        for tag in events.Tags()["scalars"]:
-            curves.setdefault(tag, []).extend(event.value for event in events.Scalars(tag))
-    return curves
 
 
 def test_tensorboard_has_the_curves_and_one_chart_for_training_and_validation(

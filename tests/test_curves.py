@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import make_rows, write_csv
+from helpers import make_rows, write_csv
 
 from mrpc_lightning import main
 from mrpc_lightning.curves import diagnose

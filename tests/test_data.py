@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_rows, write_csv
+from helpers import make_rows, write_csv
 
 from mrpc_lightning import MRPCDataModule
 from mrpc_lightning.errors import InputError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from conftest import fails
+from helpers import fails
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline

@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import make_rows
 from datasets import ClassLabel, Dataset, Features, Value
+from helpers import make_rows
 
 ENCODER, CORPUS = "google-bert/bert-base-uncased", "nyu-mll/glue"
 COMMIT = "0123456789" * 4

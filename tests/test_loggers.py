@@ -2,42 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch.loggers import Logger
-from test_resume import stop
+from helpers import stop
 
 from mrpc_lightning import main
 
-
-class Elsewhere(Logger):
-    """Writes what it is told into one file, wherever the run is.
-
-    Args:
-        save_dir: The folder of the file; of all runs.
-    """
-
-    name, version = "project", "a1b2c3"
-
-    def __init__(self, save_dir: str = "elsewhere") -> None:
-        self._save_dir = save_dir
-
-    @property
-    def save_dir(self) -> str:
-        return self._save_dir
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        Path(self._save_dir).mkdir(exist_ok=True)
-        with (Path(self._save_dir) / "log.jsonl").open("a") as file:
-            file.write(json.dumps({**{name: float(value) for name, value in metrics.items()}, "step": step}) + "\n")
-
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        pass
-
-
-LOGGER = ["--trainer.logger=test_loggers.Elsewhere", "--trainer.logger.save_dir=elsewhere"]
+LOGGER = ["--trainer.logger=helpers.Elsewhere", "--trainer.logger.save_dir=elsewhere"]
 
 
 def logged(name: str) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import fails, make_rows, write_csv
+from helpers import fails, make_rows, write_csv
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from mrpc_lightning import main

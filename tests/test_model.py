@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_rows, write_csv
+from helpers import make_rows, write_csv
 from lightning.pytorch import Callback, LightningModule, Trainer
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertForSequenceClassification
 

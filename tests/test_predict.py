@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from conftest import fails, make_rows, write_csv
+from helpers import fails, make_rows, write_csv
 
 from mrpc_lightning import answers, main, predict
 from mrpc_lightning.errors import InputError

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from test_cli import read_predictions
-from test_resume import LAST, RUN, differences, load
+from helpers import LAST, RUN, differences, load, read_predictions
 
 
 def run(words: list[str], devices: int, program: Sequence[str] = ("-m", "mrpc_lightning")) -> str:

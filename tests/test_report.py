@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from conftest import make_rows, write_csv
+from helpers import make_rows, write_csv
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, precision_score, recall_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

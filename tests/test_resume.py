@@ -9,73 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import fails
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers import LAST, RUN, curve, differences, fails, load, stop
 
 from mrpc_lightning import ParaphraseClassifier, main
-from mrpc_lightning.checkpoints import FiniteLoss
 
-RUN = Path("tb_logs/mrpc/version_0")
-LAST = RUN / "checkpoints/last.ckpt"
 PARTIAL = LAST.with_name("last.ckpt.tmp")
-# Of the clock, not of the training.
-SPEED = {"pairs_per_second", "tokens_per_second", "model_flops_utilization", "peak_memory_gigabytes"}
-CLOCK = {"wall_seconds", "training_seconds", "starts", *(f"training_{name}" for name in SPEED)}
-
-
-def differences(first: Any, second: Any, path: str = "") -> list[str]:
-    """Name every place where two checkpoints differ, but for the clock's."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = [key for key in (first | second) if key not in CLOCK]
-        missing = [f"{path}.{key} is missing in one" for key in keys if key not in first or key not in second]
-        shared = [key for key in keys if key in first and key in second]
-        return missing + [line for key in shared for line in differences(first[key], second[key], f"{path}.{key}")]
-    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        if len(first) != len(second):
-            return [f"{path} has {len(first)} or {len(second)} items"]
-        pairs = enumerate(zip(first, second, strict=True))
-        return [line for i, (a, b) in pairs for line in differences(a, b, f"{path}[{i}]")]
-    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-        same = first.dtype == second.dtype and torch.equal(first, second)
-    else:
-        same = type(first) is type(second) and first == second
-    return [] if same else [path]
-
-
-def load(path: Path) -> Any:
-    return torch.load(path, weights_only=True)
-
-
-def curve(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows of a run's folder: it reads all event files, and drops what a resumed run purges."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return {
-        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if tag not in SPEED
-    }
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
-    """Send this process a signal at an optimizer step, as a person or a scheduler would."""
-    original = FiniteLoss.on_train_batch_end
-
-    def on_train_batch_end(self: FiniteLoss, trainer: Any, *rest: Any) -> None:
-        original(self, trainer, *rest)
-        if trainer.global_step == step:
-            os.kill(os.getpid(), signum)
-
-    monkeypatch.setattr(FiniteLoss, "on_train_batch_end", on_train_batch_end)
-
-
-def stop(words: list[str], monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(patch, step, signum)
-        with pytest.raises(SystemExit) as stopped:
-            main(words)
-    assert stopped.value.code == 128 + signum
 
 
 @pytest.fixture

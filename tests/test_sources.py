@@ -1,34 +1,14 @@
 from pathlib import Path
 
 import pytest
-from conftest import make_rows, write_csv
 from datasets import Dataset, DatasetDict
+from helpers import HEADER, ROWS, make_rows, write_csv, write_mrpc
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.files import read_file
 from mrpc_lightning.sources import COLUMNS, pairs, read_folder
 
 NAMES = ["not_equivalent", "equivalent"]
-HEADER = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
-# A quote mark that is never closed, as MRPC has: a reader that believes in quoting swallows the rows after it.
-ROWS = [
-    '1\t10\t11\tHe said " no\tHe said no .\n',
-    "0\t20\t21\tIt rose .\tIt fell .\n",
-    '1\t30\t31\t" It rose .\t" It rose , he said .\n',
-    "0\t40\t41\tIt fell .\tIt rose .\n",
-]
-
-
-def write_mrpc(folder: Path, microsoft: bool, glue: bool) -> Path:
-    if microsoft:
-        (folder / "msr_paraphrase_train.txt").write_text(HEADER + "".join(ROWS), encoding="utf-8")
-        (folder / "dev_ids.tsv").write_text("20\t21\n30\t31\n")
-    if glue:
-        (folder / "train.tsv").write_text(HEADER + ROWS[0], encoding="utf-8")
-        (folder / "dev.tsv").write_text(HEADER + ROWS[1] + ROWS[2], encoding="utf-8")
-        test = 'index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t50\t51\tA " b .\tB .\n1\t60\t61\tC .\tD .\n'
-        (folder / "test.tsv").write_text(test)
-    return folder
 
 
 def sentences(dataset: Dataset) -> list[tuple[str, str, int]]:

@@ -1,0 +1,167 @@
+"""What tests share: small corpora, commands that must fail, runs that are stopped, and readers of what a run writes."""
+
+import csv
+import json
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import Logger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mrpc_lightning import ParaphraseClassifier, main
+
+Row = tuple[str, str, int]
+
+RUN = Path("tb_logs/mrpc/version_0")
+
+LAST = RUN / "checkpoints/last.ckpt"
+
+# Of the clock, not of the training.
+SPEED = {"pairs_per_second", "tokens_per_second", "model_flops_utilization", "peak_memory_gigabytes"}
+
+CLOCK = {"wall_seconds", "training_seconds", "starts", *(f"training_{name}" for name in SPEED)}
+
+HEADER = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+
+# A quote mark that is never closed, as MRPC has: a reader that believes in quoting swallows the rows after it.
+ROWS = [
+    '1\t10\t11\tHe said " no\tHe said no .\n',
+    "0\t20\t21\tIt rose .\tIt fell .\n",
+    '1\t30\t31\t" It rose .\t" It rose , he said .\n',
+    "0\t40\t41\tIt fell .\tIt rose .\n",
+]
+
+
+def make_rows(pairs: int, seed: int = 0) -> list[Row]:
+    """Pairs that are equivalent just when the second sentence says "rose" as the first does."""
+    generator = random.Random(seed)
+    rows = []
+    for number in range(pairs):
+        label = int(number % 3 != 0)
+        city = generator.choice(["Oslo", "Vienna", "Lisbon", "Dublin"])
+        tail = " " + " ".join(["on Monday"] * generator.randint(1, 12))
+        rows.append((f"Rents in {city} rose{tail}", f"In {city} rents {'rose' if label else 'fell'}", label))
+    generator.shuffle(rows)
+    return rows
+
+
+def write_csv(path: Path, rows: list[Row], header: tuple[str, ...] = ("sentence1", "sentence2", "label")) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def fails(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """Run a command that must fail; return its one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    message = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2
+    assert message.startswith("error: ") and "\n" not in message and "Traceback" not in message
+    return message
+
+
+def differences(first: Any, second: Any, path: str = "") -> list[str]:
+    """Name every place where two checkpoints differ, but for the clock's."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = [key for key in (first | second) if key not in CLOCK]
+        missing = [f"{path}.{key} is missing in one" for key in keys if key not in first or key not in second]
+        shared = [key for key in keys if key in first and key in second]
+        return missing + [line for key in shared for line in differences(first[key], second[key], f"{path}.{key}")]
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        if len(first) != len(second):
+            return [f"{path} has {len(first)} or {len(second)} items"]
+        pairs = enumerate(zip(first, second, strict=True))
+        return [line for i, (a, b) in pairs for line in differences(a, b, f"{path}[{i}]")]
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        same = first.dtype == second.dtype and torch.equal(first, second)
+    else:
+        same = type(first) is type(second) and first == second
+    return [] if same else [path]
+
+
+def load(path: Path) -> Any:
+    return torch.load(path, weights_only=True)
+
+
+def curve(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run's folder: it reads all event files, and drops what a resumed run purges."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if tag not in SPEED
+    }
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
+    """Send this process a signal at an optimizer step, as a person or a scheduler would."""
+
+    def on_train_batch_end(self: ParaphraseClassifier, *_: Any) -> None:
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(ParaphraseClassifier, "on_train_batch_end", on_train_batch_end)
+
+
+def stop(words: list[str], monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, signum)
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+    assert stopped.value.code == 128 + signum
+
+
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_curves(run: Path) -> dict[str, list[float]]:
+    curves: dict[str, list[float]] = {}
+    for file in sorted(run.glob("events.out.tfevents*")):
+        events = EventAccumulator(str(file)).Reload()
+        for tag in events.Tags()["scalars"]:
+            curves.setdefault(tag, []).extend(event.value for event in events.Scalars(tag))
+    return curves
+
+
+def write_mrpc(folder: Path, microsoft: bool, glue: bool) -> Path:
+    if microsoft:
+        (folder / "msr_paraphrase_train.txt").write_text(HEADER + "".join(ROWS), encoding="utf-8")
+        (folder / "dev_ids.tsv").write_text("20\t21\n30\t31\n")
+    if glue:
+        (folder / "train.tsv").write_text(HEADER + ROWS[0], encoding="utf-8")
+        (folder / "dev.tsv").write_text(HEADER + ROWS[1] + ROWS[2], encoding="utf-8")
+        test = 'index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t50\t51\tA " b .\tB .\n1\t60\t61\tC .\tD .\n'
+        (folder / "test.tsv").write_text(test)
+    return folder
+
+
+class Elsewhere(Logger):
+    """Writes what it is told into one file, wherever the run is.
+
+    Args:
+        save_dir: The folder of the file; of all runs.
+    """
+
+    name, version = "project", "a1b2c3"
+
+    def __init__(self, save_dir: str = "elsewhere") -> None:
+        self._save_dir = save_dir
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        Path(self._save_dir).mkdir(exist_ok=True)
+        with (Path(self._save_dir) / "log.jsonl").open("a") as file:
+            file.write(json.dumps({**{name: float(value) for name, value in metrics.items()}, "step": step}) + "\n")
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
