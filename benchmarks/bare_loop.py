@@ -1,6 +1,6 @@
 """A plain PyTorch loop with this project's own settings: what Lightning and the callbacks cost shows beside it."""
 
-from mrpc_lightning.startup import keep_memory
+from mrpc_lightning.cli.startup import keep_memory
 
 keep_memory()
 
@@ -14,10 +14,10 @@ from transformers import (  # noqa: E402
     DataCollatorWithPadding,
 )
 
-from mrpc_lightning.batching import WINDOW, EvaluationBatches, TrainingBatches  # noqa: E402
-from mrpc_lightning.optim import linear_schedule, parameter_groups  # noqa: E402
-from mrpc_lightning.settings import choose_precision  # noqa: E402
-from mrpc_lightning.step import make_fast  # noqa: E402
+from mrpc_lightning.cli.settings import choose_precision  # noqa: E402
+from mrpc_lightning.nn.optim import linear_schedule, parameter_groups  # noqa: E402
+from mrpc_lightning.nn.speedups import make_fast  # noqa: E402
+from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches  # noqa: E402
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def prepare(asked: argparse.Namespace) -> None:
     from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig
 
     from mrpc_lightning import MRPCDataModule, demo
-    from mrpc_lightning.throughput import model_flops
+    from mrpc_lightning.run.throughput import model_flops
 
     corpus = {"dataset_name": "demo", "dataset_config": None} if asked.model == "demo" else {}
     data = MRPCDataModule(asked.model, data_dir=asked.data_dir, max_length=asked.max_length, **corpus)
@@ -110,8 +110,8 @@ def measure(asked: argparse.Namespace) -> dict[str, float | str]:
     """Measure how fast the machine multiplies matrices, and return its facts with the best that it has shown so far."""
     import torch
 
-    from mrpc_lightning.settings import choose_precision
-    from mrpc_lightning.throughput import DTYPES, matrix_flops
+    from mrpc_lightning.cli.settings import choose_precision
+    from mrpc_lightning.run.throughput import DTYPES, matrix_flops
 
     path = asked.out / "facts.json"
     facts: dict[str, float | str] = json.loads(path.read_text())

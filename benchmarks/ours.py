@@ -1,6 +1,6 @@
 """This project, as its command line runs it."""
 
-from mrpc_lightning.startup import import_main, keep_memory
+from mrpc_lightning.cli.startup import import_main, keep_memory
 
 keep_memory()  # as `python -m mrpc_lightning` begins
 main = import_main()

@@ -10,7 +10,7 @@ import statistics
 import time
 from pathlib import Path
 
-from mrpc_lightning.startup import keep_memory
+from mrpc_lightning.cli.startup import keep_memory
 
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "_addmm_activation", "mkldnn_linear", "linear"),
@@ -42,8 +42,8 @@ def main() -> None:
     from torch.profiler import ProfilerActivity, profile
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
-    from mrpc_lightning.batching import WINDOW, TrainingBatches
-    from mrpc_lightning.step import make_fast
+    from mrpc_lightning.nn.speedups import make_fast
+    from mrpc_lightning.pairs.batches import WINDOW, TrainingBatches
 
     tokenizer = AutoTokenizer.from_pretrained(asked.out / "encoder")
     pairs = read_pairs(asked.out / "train.jsonl")

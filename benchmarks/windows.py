@@ -18,10 +18,11 @@ from pathlib import Path
 # A run in a process of its own: the window is no setting of the project.
 RUN = """
 import json, sys
-from mrpc_lightning.startup import keep_memory
+from mrpc_lightning.cli.startup import keep_memory
 keep_memory()
 import torch
-from mrpc_lightning import batching, data, main
+from mrpc_lightning import data, main
+from mrpc_lightning.pairs import batches as batching
 data.WINDOW = int(sys.argv[1])
 words = sys.argv[3:]
 command = main([*words, "--early_stopping.patience=1000", "--trainer.enable_progress_bar=false"])

@@ -6,7 +6,7 @@ from mrpc_lightning import MRPCDataModule, ParaphraseClassifier
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mrpc_lightning.cli import main
+    from mrpc_lightning.cli.app import main
     from mrpc_lightning.data import MRPCDataModule
     from mrpc_lightning.model import ParaphraseClassifier
 
@@ -17,7 +17,7 @@ __all__ = ["MRPCDataModule", "ParaphraseClassifier", "main"]
 def __getattr__(name: str) -> Any:
     # torch and lightning take seconds to import; `import mrpc_lightning` does not.
     if name == "main":
-        from mrpc_lightning.cli import main
+        from mrpc_lightning.cli.app import main
 
         return main
     if name == "MRPCDataModule":

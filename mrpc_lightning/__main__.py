@@ -1,7 +1,7 @@
 import sys
 
-from mrpc_lightning.startup import import_main, keep_memory
-from mrpc_lightning.usage import answer_at_once
+from mrpc_lightning.cli.instant import answer_at_once
+from mrpc_lightning.cli.startup import import_main, keep_memory
 
 
 def entry() -> None:

@@ -9,12 +9,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from mrpc_lightning import demo, sources
-from mrpc_lightning.batching import WINDOW, BothOrders, EvaluationBatches, StackOrders, TrainingBatches
+from mrpc_lightning import demo
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.files import Table, read_file
-from mrpc_lightning.signals import ignore_signals
-from mrpc_lightning.tokenization import lengths, load_tokenizer, pack, tokenize, unpack
+from mrpc_lightning.pairs import sources
+from mrpc_lightning.pairs.batches import WINDOW, BothOrders, EvaluationBatches, StackOrders, TrainingBatches
+from mrpc_lightning.pairs.files import Table, read_file
+from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, tokenize, unpack
+from mrpc_lightning.run.signals import ignore_signals
 
 Split = Literal["train", "validation", "test"]
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}

@@ -6,8 +6,8 @@ import datasets
 import huggingface_hub
 from huggingface_hub import constants
 
+from mrpc_lightning.cli.instant import DEMO_COMMAND
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.usage import DEMO_COMMAND
 
 
 @functools.cache

@@ -12,11 +12,12 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryStatScores
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mrpc_lightning import answers, step
-from mrpc_lightning.answers import Answer
-from mrpc_lightning.encoder import load_encoder, restore_encoder
+from mrpc_lightning.deploy import predictor as answers
+from mrpc_lightning.deploy.predictor import Answer
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.optim import linear_schedule, parameter_groups
+from mrpc_lightning.nn import speedups as step
+from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
+from mrpc_lightning.nn.optim import linear_schedule, parameter_groups
 
 FIGURES = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")

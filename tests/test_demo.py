@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 
 from mrpc_lightning import demo, main
-from mrpc_lightning.demo import make
-from mrpc_lightning.sources import COLUMNS, pairs, read_hub
+from mrpc_lightning.pairs.sources import COLUMNS, pairs, read_hub
+from tools import make_demo
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_shipped_files_are_what_the_generator_makes(tmp_path: Path) -> None:
-    make.main(tmp_path)
+    make_demo.main(tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (demo.FOLDER / path.name).read_bytes(), path.name
 

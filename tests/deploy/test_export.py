@@ -1,0 +1,218 @@
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from helpers import fails
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from mrpc_lightning import ParaphraseClassifier, demo, main
+from mrpc_lightning.deploy.export import hide_tokens
+
+RUN = Path("tb_logs/mrpc/version_0")
+CPU = "--trainer.accelerator=cpu"
+
+
+@pytest.fixture
+def trained(project: Path, arguments: list[str]) -> Path:
+    main(["fit", *arguments, "--trainer.precision=32-true"])
+    return project
+
+
+def test_the_folder_has_the_checkpoints_logits_and_a_card_of_the_run(trained: Path) -> None:
+    main(["export", CPU, "--to=my-model"])
+    with (RUN / "validation_predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    own = ParaphraseClassifier.from_run("best")
+    model = AutoModelForSequenceClassification.from_pretrained("my-model").eval()
+    batch = AutoTokenizer.from_pretrained("my-model")(
+        [row["sentence1"] for row in rows], [row["sentence2"] for row in rows], padding=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        assert torch.allclose(model(**batch).logits, own(**batch), atol=1e-6)
+    classify = pipeline("text-classification", model="my-model", device="cpu")
+    pairs = [{"text": row["sentence1"], "text_pair": row["sentence2"]} for row in rows]
+    for found, row in zip(classify(pairs, batch_size=5), rows, strict=True):
+        assert found["label"] == row["prediction"]
+        assert found["score"] == pytest.approx(float(row[f"probability_{found['label']}"]), abs=1e-5)
+
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    card = ModelCard.load("my-model/README.md")
+    [index] = card.data.to_dict()["model-index"]
+    _, results = model_index_to_eval_results([index])
+    assert {one.metric_type: one.metric_value for one in results} == {
+        name: round(metrics[name], 4) for name in ("accuracy", "f1")
+    }
+    assert card.data.pipeline_tag == "text-classification" and card.data.base_model is None
+    low, high = metrics["intervals"]["f1"]
+    assert f"{low:.3f} to {high:.3f}" in card.text and f"seed {metrics['seed']}" in card.text
+    kept = metrics["epochs"][metrics["epoch"] - 1]
+    assert f"| **{metrics['epoch']}** | **{kept['train_loss']:.4f}** | **{kept['val_loss']:.4f}** |" in card.text
+    assert len(re.findall(r"^\| \**\d", card.text, re.MULTILINE)) == len(metrics["epochs"])
+    sections = re.split(r"^## ", card.text, flags=re.MULTILINE)
+    assert len(sections) >= 5 and all(len(section.strip().splitlines()) > 2 for section in sections[1:])
+    [snippet] = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=True)
+    assert "equivalent" in done.stdout and "score" in done.stdout
+
+
+def test_a_checkpoint_without_figures_has_a_card_without_them(trained: Path) -> None:
+    main(["export", CPU, "--to=last-model", "--ckpt_path=last"])
+    (RUN / "metrics.json").unlink()
+    main(["export", CPU, "--to=other-model"])
+    for name in ("last-model", "other-model"):
+        card = ModelCard.load(f"{name}/README.md")
+        assert "model-index" not in card.data.to_dict() and "## Figures" not in card.text
+        assert "None" not in card.text and "learning rate" in card.text
+
+
+def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    main(["export", CPU, "--to=my-model", "--onnx", "--int8"])
+    printed = capsys.readouterr().out
+    assert "on 25 pairs" in printed and "against PyTorch's" in printed
+    card = Path("my-model/README.md").read_text()
+    assert "model.int8.onnx" in card and "25 validation pairs" in card
+    session = onnxruntime.InferenceSession("my-model/model.onnx")
+    model = ParaphraseClassifier.from_run("best")
+    tokenizer = AutoTokenizer.from_pretrained("my-model")
+    for pairs in (1, 3):
+        for words in (1, 9):
+            batch = tokenizer(["Rents rose " * words] * pairs, ["rents fell"] * pairs, return_tensors="pt")
+            [found] = session.run(None, {name: tensor.numpy() for name, tensor in batch.items()})
+            with torch.inference_mode():
+                assert numpy.abs(found - model(**batch).numpy()).max() < 1e-5
+    assert Path("my-model/model.int8.onnx").stat().st_size < Path("my-model/model.onnx").stat().st_size
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Takes a repository and its files as the Hub does, or refuses."""
+
+    status = 200
+    requests: list[tuple[str, bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.requests.append((self.path, body))
+        answer: Any = {}
+        if self.path.endswith("/repos/create"):
+            answer = {"url": f"http://{self.headers['Host']}/me/my-model", "id": "1"}
+        elif self.path.endswith("/preupload/main"):
+            answer = {
+                "files": [
+                    {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for f in json.loads(body)["files"]
+                ]
+            }
+        elif "/commit/" in self.path:
+            answer = {
+                "commitUrl": f"http://{self.headers['Host']}/me/my-model/commit/1",
+                "commitOid": "1" * 40,
+                "pullRequestUrl": None,
+            }
+        self.answer(answer)
+
+    def do_GET(self) -> None:
+        self.answer({"id": "me/my-model", "sha": "0" * 40, "siblings": [], "private": True, "tags": []})
+
+    def answer(self, content: Any) -> None:
+        text = json.dumps(content if self.status == 200 else {"error": "no: hf_abcdefghijklmnop"}).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[type[Hub], str]]:
+    handler = type("Handler", (Hub,), {"requests": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield handler, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def push(address: str, folder: str, *flags: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_secretsecretsecret"}
+    words = ["export", CPU, f"--to={folder}", "--push_to_hub=me/my-model", *flags]
+    return subprocess.run(
+        [sys.executable, "-m", "mrpc_lightning", *words], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_push_uploads_everything_privately_and_a_refusal_is_one_line(
+    trained: Path, hub: tuple[type[Hub], str]
+) -> None:
+    handler, address = hub
+    done = push(address, "my-model")
+    assert done.returncode == 0, done.stderr
+    assert f"pushed    {address}/me/my-model" in done.stdout
+    created = next(json.loads(body) for path, body in handler.requests if path.endswith("/repos/create"))
+    assert created.get("private") is True or created.get("visibility") == "private"
+    commit = next(body for path, body in handler.requests if "/commit/" in path).decode()
+    sent = {json.loads(line)["value"]["path"] for line in commit.splitlines() if '"file"' in line}
+    assert {"model.safetensors", "config.json", "README.md", "tokenizer.json"} <= sent
+    assert "secret" not in done.stdout + done.stderr
+
+    for status, reason in ((401, "log in"), (403, "may not write"), (500, "")):
+        handler.status = status
+        done = push(address, f"refused-{status}")
+        error = done.stderr.strip()
+        assert done.returncode == 2 and reason in error and "Traceback" not in error, error
+        assert f"hf upload --private me/my-model refused-{status}" in error and "\n" not in error.split("error: ")[-1]
+        assert "secret" not in error and "hf_abc" not in error
+        assert Path(f"refused-{status}/model.safetensors").is_file()
+
+
+def test_flags_that_make_no_sense_are_refused_before_anything_is_written(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "goes with --push_to_hub" in fails(capsys, ["export", CPU, "--to=x", "--public"])
+    assert "owner/name" in fails(capsys, ["export", CPU, "--to=x", "--push_to_hub=nobody"])
+    assert not Path("x").exists()
+    assert hide_tokens("token hf_AbCdEf123 is bad") == "token hf_... is bad"
+
+
+def test_a_card_of_own_pairs_names_no_file_no_sentence_and_no_markup(project: Path, arguments: list[str]) -> None:
+    names = ["a|b `c`", "<b>"]
+    rows = Path("validation.csv").read_text().splitlines()
+    Path("train.csv").write_text("\n".join([Path("train.csv").read_text().rstrip(), rows[1]]) + "\n")  # trained on
+    main(["fit", *arguments, f"--model.label_names={json.dumps(names)}", "--model.symmetric=true"])
+    main(["export", CPU, "--to=my-model"])
+    text = Path("my-model/README.md").read_text()
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert metrics["validation_pairs_in_training"] and "of these pairs were trained on" in text
+    assert "train.csv" not in text and rows[1].split(",")[0] not in text and "/" not in text.split("---")[1]
+    assert "<b>" not in text and "a\\|b \\`c\\`" in text and "&lt;b&gt;" in text
+    # An exported model answers in one order; the run's figures are the mean of both.
+    one_order = metrics["one_order"]
+    assert ModelCard.load("my-model/README.md").data.eval_results[0].metric_value == round(one_order["accuracy"], 4)
+    assert "average the probabilities" in text
+    modes = {path.stat().st_mode & 0o777 for path in Path("my-model").iterdir()}
+    assert len(modes) == 1
+
+
+def test_the_demos_card_says_what_it_is_of(project: Path) -> None:
+    config = Path(__file__).resolve().parents[2] / "configs/demo.yaml"
+    main(["fit", f"--config={config}", CPU, "--trainer.max_epochs=1", "--trainer.limit_train_batches=3"])
+    main(["export", CPU, "--to=my-demo"])
+    text = Path("my-demo/README.md").read_text()
+    assert "embedded corpus" in text or "mrpc_lightning's own" in text
+    assert "Microsoft" not in text and demo.NAME in text

@@ -1,0 +1,248 @@
+import csv
+import io
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from helpers import fails, make_rows, write_csv
+
+from mrpc_lightning import main
+from mrpc_lightning.deploy import predict
+from mrpc_lightning.deploy import predictor as answers
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import ParaphraseClassifier
+
+RUN = Path("tb_logs/mrpc/version_0")
+CPU = "--trainer.accelerator=cpu"
+COLUMNS = ["idx", "sentence1", "sentence2", "prediction", "probability_not_equivalent", "probability_equivalent"]
+
+
+@pytest.fixture
+def trained(project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run in an empty folder, and 25 pairs to predict; they come in chunks of 10."""
+    monkeypatch.setattr(predict, "CHUNK", 10)
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
+    main(["predict", CPU, "--data.predict_file=validation.csv"])
+    return project
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_kind_of_table_says_the_same(trained: Path) -> None:
+    expected = read(RUN / "predictions.csv")
+    assert list(expected[0]) == COLUMNS and [row["idx"] for row in expected] == [str(row) for row in range(25)]
+    for ending in ("tsv", "jsonl", "parquet"):
+        main(["predict", CPU, "--data.predict_file=validation.csv", f"--output=found.{ending}"])
+    with Path("found.tsv").open(newline="") as file:
+        assert list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)) == expected
+    lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    for found in (lines, pyarrow.parquet.read_table("found.parquet").to_pylist()):
+        assert [list(row) for row in found] == [COLUMNS] * 25
+        for row, text in zip(found, expected, strict=True):
+            assert [str(row[name]) for name in COLUMNS[:4]] == [text[name] for name in COLUMNS[:4]]
+            assert [row[name] for name in COLUMNS[4:]] == pytest.approx([float(text[n]) for n in COLUMNS[4:]], abs=1e-6)
+    main(["predict", CPU, "--data.predict_file=validation.csv", "--glue"])
+    names = {"equivalent": "1", "not_equivalent": "0"}
+    rows = [f"{row['idx']}\t{names[row['prediction']]}" for row in expected]
+    assert (RUN / "MRPC.tsv").read_text().splitlines() == ["index\tprediction", *rows]
+    assert not list(Path().glob("**/*.parts"))
+
+
+def test_the_order_of_a_chunk_changes_no_answer(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read(RUN / "predictions.csv")
+    monkeypatch.setattr(predict, "CHUNK", 1000)
+    main(["predict", CPU, "--data.predict_file=validation.csv", "--output=whole.csv"])
+    for one, two in zip(expected, read(Path("whole.csv")), strict=True):
+        assert one["sentence1"] == two["sentence1"]
+        assert float(one["probability_equivalent"]) == pytest.approx(float(two["probability_equivalent"]), abs=0.02)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_a_bad_row_in_the_middle_is_named_before_any_is_scored(
+    ending: str, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (RUN / "predictions.csv").read_bytes()
+    rows = [("Rents rose", "Rents fell")] * 17 + [("Rents rose", " ")] + [("Rents rose", "Rents fell")] * 5
+    path = Path(f"bad.{ending}")
+    if ending == "jsonl":
+        path.write_text("".join(json.dumps({"sentence1": a, "sentence2": b}) + "\n" for a, b in rows))
+    else:
+        separator = {"csv": ",", "tsv": "\t"}[ending]
+        path.write_text("".join(separator.join(row) + "\n" for row in [("sentence1", "sentence2"), *rows]))
+    monkeypatch.setattr(ParaphraseClassifier, "predict_step", None)  # who scores, fails otherwise
+    message = fails(capsys, ["predict", CPU, f"--data.predict_file={path}"])
+    assert f"{path}, line {18 if ending == 'jsonl' else 19}" in message and "sentence2 is empty" in message
+    assert (RUN / "predictions.csv").read_bytes() == before and not list(Path().glob("**/*.parts"))
+
+
+def test_what_a_stopped_prediction_has_done_is_not_done_again(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = (RUN / "predictions.csv").read_bytes()
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    scored: list[int] = []
+    score = predict.score
+
+    def stop_at_third(trainer, model, data, pairs):  # type: ignore[no-untyped-def]
+        scored.append(len(pairs))
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return score(trainer, model, data, pairs)
+
+    monkeypatch.setattr(predict, "score", stop_at_third)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        main(words)
+    assert len(list(RUN.glob("predictions.csv.*.parts/*.parquet"))) == 2
+    assert (RUN / "predictions.csv").read_bytes() == expected  # the earlier one, until all is done
+    capsys.readouterr()
+    main(words)
+    assert scored == [10, 10, 5, 5] and "20 of 25 pairs are done" in capsys.readouterr().out
+    assert (RUN / "predictions.csv").read_bytes() == expected
+    # Other pairs, or another model, are begun anew.
+    scored[:] = []
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        main(words)
+    write_csv(Path("validation.csv"), make_rows(25, seed=7))
+    main(words)
+    assert scored == [10, 10, 5, 10, 10, 5] and not list(RUN.glob("*.parts"))
+
+
+def test_parts_that_are_missing_or_cut_short_are_made_again(trained: Path) -> None:
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    expected = (RUN / "predictions.csv").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "join", lambda *_: None)  # killed before the table is made of its parts
+        main(words)
+    [folder] = RUN.glob("predictions.csv.*.parts")
+    (folder / "000000.parquet").unlink()  # and while they are taken away
+    part = folder / "000001.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    (RUN / "predictions.csv").unlink()
+    main(words)
+    assert (RUN / "predictions.csv").read_bytes() == expected and not folder.exists()
+
+
+def test_the_same_prediction_twice_at_once_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    chunks = predict.chunks
+
+    def ask_again(data):  # type: ignore[no-untyped-def]
+        for number, pairs in enumerate(chunks(data)):
+            if number == 1 and not asked:
+                asked.append(len(list(RUN.glob("predictions.csv.*.parts"))))
+                if not asked[0]:  # the pass that checks: nothing is begun
+                    asked.clear()
+            yield pairs
+
+    asked: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "chunks", ask_again)
+        main(words)
+    assert asked == [1]
+    folder = RUN / "predictions.csv.123456789012.parts"
+    with predict.only_here(folder), pytest.raises(InputError, match="another command"), predict.only_here(folder):
+        pass
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_mixed_up(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = (RUN / "predictions.csv").read_bytes()
+    score = predict.score
+
+    def change(trainer, model, data, pairs):  # type: ignore[no-untyped-def]
+        write_csv(Path("validation.csv"), make_rows(40, seed=9))
+        return score(trainer, model, data, pairs)
+
+    monkeypatch.setattr(predict, "score", change)
+    write_csv(Path("validation.csv"), make_rows(25, seed=8))
+    assert "changed while it was read" in fails_at_end(capsys, ["predict", CPU, "--data.predict_file=validation.csv"])
+    assert (RUN / "predictions.csv").read_bytes() == expected
+
+
+def fails_at_end(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """Run a command that must fail; return the last line that it prints."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_prediction_killed_at_random_moments_ends_as_one_that_was_not(trained: Path) -> None:
+    write_csv(Path("many.csv"), make_rows(4000, seed=3))
+    code = (
+        "import sys; from mrpc_lightning import main; from mrpc_lightning.deploy import predict; "
+        "predict.CHUNK = 100; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "predict", CPU, "--data.predict_file=many.csv"]
+    subprocess.run([*command, "--output=whole.csv"], check=True, capture_output=True)
+    moments, kills = random.Random(0), 0
+    while not Path("found.csv").exists():
+        before = len(list(Path().glob("found.csv.*.parts/*.parquet")))
+        process = subprocess.Popen([*command, "--output=found.csv"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wanted, wait = before + moments.randint(1, 12), moments.uniform(0, 0.05)
+        while process.poll() is None and len(list(Path().glob("found.csv.*.parts/*.parquet"))) < wanted:
+            time.sleep(0.002)
+        time.sleep(wait)
+        process.kill()
+        assert process.wait() in (0, -signal.SIGKILL), process.stderr
+        kills += process.returncode == -signal.SIGKILL
+    assert kills >= 3
+    assert Path("found.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
+def test_standard_input_is_answered_line_by_line(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = read(RUN / "predictions.csv")[:2]
+    lines = [f"{expected[0]['sentence1']}\t{expected[0]['sentence2']}\n", "\n"]
+    lines.append(json.dumps({"id": 7, **{name: expected[1][name] for name in ("sentence1", "sentence2")}}) + "\n")
+    capsys.readouterr()
+    for word in ("--data.predict_file=-", "-"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(lines)))
+        main(["predict", CPU, word])
+        first, second = capsys.readouterr().out.splitlines()
+        assert first.split("\t")[0] == expected[0]["prediction"]
+        assert float(first.split("\t")[1]) == pytest.approx(float(expected[0]["probability_equivalent"]), abs=0.02)
+        found = json.loads(second)
+        assert found["id"] == 7 and found["prediction"] == expected[1]["prediction"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one sentence alone\n"))
+    assert "standard input, line 1: not two sentences" in fails_at_end(capsys, ["predict", CPU, "-"])
+
+
+def test_answers_come_before_the_next_line_is_read(trained: Path) -> None:
+    model = ParaphraseClassifier.from_run("best")
+    asked: list[int] = []
+
+    def lines():  # type: ignore[no-untyped-def]
+        for number in range(3):
+            asked.append(number)
+            yield f"Rents rose\tRents fell {number}\n"
+
+    found = answers.answer_lines(model, lines())
+    next(found)
+    assert asked == [0]
+    with pytest.raises(InputError, match="line 1"):
+        next(answers.answer_lines(model, ['{"sentence1": "a"}\n']))
+
+
+def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    assert ".csv, .tsv, .jsonl, .parquet" in fails(capsys, [*words, "--output=found.xlsx"])
+    assert "is what --data.predict_file reads" in fails(capsys, [*words, "--output=validation.csv"])
+    assert "leave --output out" in fails(capsys, [*words, "--output=found.csv", "--glue"])
+    assert "--pair answers one pair" in fails(capsys, [*words, "--pair", "a", "b"])
+    assert "every pair" in fails(capsys, [*words, "--trainer.limit_predict_batches=1"])

@@ -1,0 +1,170 @@
+"""What is made fast computes the same as transformers and PyTorch do."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from mrpc_lightning.nn.speedups import BERT_LAYERS, PLAIN_ATTENTION, Dropout, drop, make_fast
+
+CPU = torch.device("cpu")
+SHAPE = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+    "embedding_size": 32,
+}
+DISTILBERT = {
+    "vocab_size": 100,
+    "dim": 32,
+    "n_layers": 3,
+    "n_heads": 4,
+    "hidden_dim": 64,
+    "max_position_embeddings": 64,
+}
+
+
+def make_encoder(kind: str, **values: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    shape = DISTILBERT if kind == "distilbert" else SHAPE
+    config = AutoConfig.for_model(kind, initializer_range=0.2, **shape, **values)
+    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+
+
+def make_batch() -> dict[str, Tensor]:
+    """Five pairs of 20 to 24 tokens."""
+    generator = torch.Generator().manual_seed(1)
+    mask = (torch.arange(24) < torch.tensor([[24], [20], [22], [24], [21]])).long()
+    return {"input_ids": torch.randint(2, 100, (5, 24), generator=generator), "attention_mask": mask}
+
+
+def gradients(model: PreTrainedModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss = nn.functional.cross_entropy(model(**batch).logits, torch.tensor([0, 1, 1, 0, 1]))
+    loss.backward()
+    # Of positions and tokens that are not there some encoders have a gradient of zero, some none.
+    return {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+
+
+@pytest.mark.parametrize("kind", PLAIN_ATTENTION)
+def test_a_fast_encoder_has_the_logits_and_gradients_of_the_plain_one(kind: str) -> None:
+    no_dropout = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0} if kind == "distilbert" else {}
+    plain = make_encoder(kind, **(no_dropout or {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    fast, batch = copy.deepcopy(plain), make_batch()
+    make_fast(fast, CPU)
+    assert fast.config._attn_implementation == "mrpc_lightning" != plain.config._attn_implementation
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    for model in (plain, fast):
+        model.eval()
+    torch.testing.assert_close(fast(**batch).logits, plain(**batch).logits, rtol=1e-5, atol=1e-6)
+    expected, found = gradients(plain.train(), batch), gradients(fast.train(), batch)
+    assert found.keys() == expected.keys()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", BERT_LAYERS)
+def test_the_last_layer_computes_the_first_token_alone_on_any_device(kind: str) -> None:
+    plain, batch = make_encoder(kind).eval(), make_batch()
+    short = copy.deepcopy(plain)
+    make_fast(short, torch.device("meta"))  # as on a GPU: attention and dropout stay PyTorch's
+    assert short.config._attn_implementation == plain.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(short(**batch).logits, plain(**batch).logits, rtol=1e-5, atol=1e-6)
+    assert short.base_model(**batch).last_hidden_state.shape == (5, 1, 32)
+
+
+@pytest.mark.parametrize("values", [{"is_decoder": True}, {"chunk_size_feed_forward": 2}])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_layer_that_is_not_berts_is_left_alone(values: dict[str, Any], device: str) -> None:
+    plain = make_encoder("bert", **values).eval()
+    fast, ids = copy.deepcopy(plain), make_batch()["input_ids"]
+    make_fast(fast, torch.device(device))
+    torch.testing.assert_close(fast(input_ids=ids).logits, plain(input_ids=ids).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_head_ignores_padding() -> None:
+    model, batch = make_encoder("bert").eval(), make_batch()
+    make_fast(model, CPU)
+    logits = model(**batch).logits
+    batch["input_ids"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 7)
+    assert torch.equal(model(**batch).logits, logits)
+
+
+def test_what_is_saved_says_nothing_of_how_it_was_computed(tmp_path: Path) -> None:
+    model = make_encoder("bert")
+    make_fast(model, CPU)
+    model.save_pretrained(tmp_path)
+    assert "mrpc_lightning" not in (tmp_path / "config.json").read_text()
+    assert not any("mrpc_lightning" in str(value) for value in model.config.to_dict().values())
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded(**make_batch()).logits, model.eval()(**make_batch()).logits)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(257, 4099), (16, 50, 3, 384)])
+def test_dropout_drops_its_share_independently_and_scales_the_rest(
+    share: float, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    values = torch.ones(shape, dtype=dtype, requires_grad=True)
+    dropped = drop(values, share)
+    kept = dropped != 0
+    count = kept.numel()
+    deviation = (share * (1 - share) / count) ** 0.5
+    assert kept.float().mean().item() == pytest.approx(1 - share, abs=4 * deviation)
+    reference = nn.functional.dropout(torch.ones(1000, dtype=dtype), share)
+    assert dropped[kept].unique().tolist() == reference[reference != 0].unique().tolist(), "PyTorch's own factor"
+    flat = kept.flatten().float() - (1 - share)
+    for lag in (1, 2, 3, 4, shape[-1]):  # four values share a draw of 64 bits
+        correlation = (flat[lag:] * flat[:-lag]).mean() / (share * (1 - share))
+        assert abs(correlation) < 4 / count**0.5
+    dropped.sum().backward()
+    assert torch.equal(values.grad, dropped), "where a value was dropped there is no gradient"
+    assert not torch.equal(drop(values, share) != 0, kept), "the next step drops others"
+
+
+def test_dropout_takes_any_strides_and_is_off_in_evaluation() -> None:
+    values = torch.arange(1.0, 36.0).view(5, 7).T
+    dropped = drop(values, 0.5)
+    assert torch.equal(dropped[dropped != 0], 2 * values[dropped != 0]) and dropped.shape == (7, 5)
+    assert torch.equal(Dropout(0.5).eval()(values), values)
+    assert torch.equal(Dropout(0.0)(values), values)
+    assert torch.equal(Dropout(1.0)(values), torch.zeros(7, 5))
+    assert (drop(torch.ones(10_000), 1 - 2**-18) != 0).float().mean() < 0.01
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
+def test_memory_is_kept_by_the_command_line_and_by_nobody_else() -> None:
+    for module, expected in (("mrpc_lightning.cli.startup", "1"), ("mrpc_lightning", "None")):
+        code = (
+            f"import os, {module} as m; getattr(m, 'keep_memory', int)(); print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"
+        )
+        environment = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_run_ends_like_one_that_is_not(project: Path, arguments: list[str]) -> None:
+    from test_checkpoints import figures
+
+    from mrpc_lightning import main
+
+    words = ["fit", *arguments, "--data.pad_to_multiple_of=48", "--trainer.precision=32-true"]
+    no_dropout = ["--model.hidden_dropout=0", "--model.attention_dropout=0"]
+    for compiled in ("false", "true"):
+        main([*words, *no_dropout, f"--model.compile={compiled}"])
+    plain, compiled_figures = (figures(Path(f"tb_logs/mrpc/version_{n}/metrics.json")) for n in (0, 1))
+    assert compiled_figures["loss"] == pytest.approx(plain["loss"], rel=1e-3)

@@ -1,0 +1,95 @@
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches
+
+# Like MRPC's: 3,668 pairs of 19 to 103 tokens, 53 on average, whose standard deviation is 13.
+LENGTHS = [min(max(round(random.Random(i).gauss(53, 13)), 19), 103) for i in range(3668)]
+Batches = list[list[int]]
+
+
+def epoch(number: int = 0, lengths: list[int] = LENGTHS, **options: Any) -> Batches:
+    size, seed, window = options.pop("batch_size", 16), options.pop("seed", 42), options.pop("window", WINDOW)
+    batches = TrainingBatches(lengths, size, seed, window, **options)
+    batches.set_epoch(number)
+    made = list(batches)
+    assert len(made) == len(batches)
+    return made
+
+
+def evaluation(lengths: list[int], batch_size: int = 64, **options: Any) -> Batches:
+    batches = EvaluationBatches(lengths, batch_size, **options)
+    assert len(list(batches)) == len(batches)
+    return list(batches)
+
+
+def padding(batches: Batches) -> float:
+    """Share of all tokens that are padding."""
+    width = sum(max(LENGTHS[row] for row in batch) * len(batch) for batch in batches)
+    return 1 - sum(LENGTHS[row] for batch in batches for row in batch) / width
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+def test_the_order_follows_from_seed_and_epoch(window: int) -> None:
+    first = epoch(window=window)
+    assert Counter(row for batch in first for row in batch) == Counter(range(3668))
+    assert len(first) == 230 and Counter(map(len, first)) == {16: 229, 4: 1}
+    assert first == epoch(window=window)
+    assert first != epoch(1, window=window)
+    assert first != epoch(seed=43, window=window)
+    assert epoch(1, window=window) != epoch(seed=43, window=window), "seeds share no epoch's order"
+
+
+def test_bucketing_saves_padding_and_still_shuffles() -> None:
+    assert padding(epoch(window=0)) > 0.25
+    assert padding(epoch()) < 0.03
+    assert padding(evaluation(LENGTHS)) < 0.01
+    assert padding(evaluation(LENGTHS[:408])) < 0.01, "as many pairs as MRPC has to validate"
+    widths = [max(LENGTHS[row] for row in batch) for batch in epoch()]
+    assert widths[1:] != sorted(widths[1:]) and 16 * WINDOW < 3668
+    neighbours = [set(batch) for batch in epoch(1)]
+    assert not any(set(batch) in neighbours for batch in epoch()), "pairs meet others in each epoch"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_largest_batch_comes_first(number: int) -> None:
+    sizes = [max(LENGTHS[row] for row in batch) * len(batch) for batch in epoch(number)]
+    assert sizes[0] == max(sizes)
+
+
+def test_the_first_batches_of_an_evaluation_are_not_all_short_or_all_long() -> None:
+    widths = [max(LENGTHS[row] for row in batch) for batch in evaluation(LENGTHS)]
+    assert widths not in (sorted(widths), sorted(widths, reverse=True))
+    assert max(widths[:10]) - min(widths[:10]) > 20
+
+
+@pytest.mark.parametrize("done", [1, 100, 229, 230])
+def test_an_epoch_can_be_entered_at_any_batch_and_the_next_one_is_whole(done: int) -> None:
+    batches = TrainingBatches(LENGTHS, 16, 42, WINDOW, epoch=2, batches_done=done)
+    batches.set_epoch(2)
+    assert list(batches) == epoch(2)[done:]
+    assert len(batches) == 230, "Lightning counts whole epochs"
+    batches.set_epoch(3)
+    assert list(batches) == epoch(3)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("pairs", [3, 4, 48, 49, 50, 51, 408, 3668])
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_each_pair_is_on_one_process_once_an_epoch(pairs: int, processes: int, batch_size: int) -> None:
+    for make in (epoch, evaluation):
+        for options in ({}, {"window": 0}) if make is epoch else ({},):
+            shares = [
+                make(lengths=LENGTHS[:pairs], batch_size=batch_size, num_replicas=processes, rank=rank, **options)
+                for rank in range(processes)
+            ]
+            rows = Counter(row for share in shares for batch in share for row in batch)
+            assert rows == Counter(range(pairs))
+            assert len({len(share) for share in shares}) == 1, "a process with fewer batches leaves the others waiting"
+            sizes = [len(batch) for share in shares for batch in share]
+            assert min(sizes) >= 1 and max(sizes) <= batch_size + 1
+            for step in zip(*shares, strict=True):
+                assert max(map(len, step)) - min(map(len, step)) <= 1

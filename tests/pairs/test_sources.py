@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict
+from helpers import HEADER, ROWS, make_rows, write_csv, write_mrpc
+
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.pairs.files import read_file
+from mrpc_lightning.pairs.sources import COLUMNS, pairs, read_folder
+
+NAMES = ["not_equivalent", "equivalent"]
+
+
+def sentences(dataset: Dataset) -> list[tuple[str, str, int]]:
+    return list(zip(dataset["sentence1"], dataset["sentence2"], dataset["label"], strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*MRPC's training split")
+def test_microsofts_layout_is_split_by_glues_ids(tmp_path: Path) -> None:
+    tables = read_folder(write_mrpc(tmp_path, microsoft=True, glue=False))
+    assert sentences(pairs(tables["train"], COLUMNS, NAMES, True)) == [
+        ('He said " no', "He said no .", 1),
+        ("It fell .", "It rose .", 0),
+    ]
+    assert sentences(pairs(tables["validation"], COLUMNS, NAMES, True)) == [
+        ("It rose .", "It fell .", 0),
+        ('" It rose .', '" It rose , he said .', 1),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*MRPC's training split")
+def test_microsofts_training_file_goes_before_glues_and_glues_test_file_serves(tmp_path: Path) -> None:
+    tables = read_folder(write_mrpc(tmp_path, microsoft=True, glue=True))
+    assert [len(tables[split]) for split in ("train", "validation", "test")] == [2, 2, 2]
+
+
+def test_glues_training_file_is_used_with_one_warning_that_counts_what_is_missing(tmp_path: Path) -> None:
+    with pytest.warns(
+        UserWarning, match=r"1 pairs; .* 3,668, so 3,667 are missing.*msr_paraphrase_train.txt"
+    ) as caught:
+        tables = read_folder(write_mrpc(tmp_path, microsoft=False, glue=True))
+    assert len(caught) == 1
+    assert [len(tables[split]) for split in ("train", "validation", "test")] == [1, 2, 2]
+
+
+def test_hidden_labels_are_refused_but_can_be_predicted(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning):
+        table = read_folder(write_mrpc(tmp_path, microsoft=False, glue=True))["test"]
+    with pytest.raises(InputError, match="-1, which means hidden"):
+        pairs(table, COLUMNS, NAMES, labelled=True)
+    assert len(pairs(table, COLUMNS, NAMES, labelled=False)) == 2
+
+
+def test_a_folder_written_by_save_to_disk_is_read_back(tmp_path: Path) -> None:
+    rows = [{"sentence1": a, "sentence2": b, "label": y, "idx": 7 + i} for i, (a, b, y) in enumerate(make_rows(5))]
+    DatasetDict(train=Dataset.from_list(rows)).save_to_disk(str(tmp_path / "saved"))
+    read = pairs(read_folder(tmp_path / "saved")["train"], COLUMNS, NAMES, True)
+    assert read.to_list() == rows
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "single"))
+    assert pairs(read_folder(tmp_path / "single")["train"], COLUMNS, NAMES, True).to_list() == rows
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_kind_of_file_gives_the_same_pairs(tmp_path: Path, ending: str) -> None:
+    rows = make_rows(6)
+    path = tmp_path / f"pairs.{ending}"
+    dataset = Dataset.from_list([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    {"csv": dataset.to_csv, "jsonl": dataset.to_json, "parquet": dataset.to_parquet}.get(
+        ending, lambda p: dataset.to_csv(p, sep="\t")
+    )(path)
+    assert sentences(pairs(read_file(path, "train_file"), COLUMNS, NAMES, True)) == rows
+
+
+def test_a_files_own_idx_is_kept_whatever_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("idx,sentence1,sentence2\n902,a,b\n901,c,d\n")
+    assert pairs(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)["idx"] == [902, 901]
+
+
+def test_quoted_commas_and_line_breaks_in_a_csv_are_text(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "pairs.csv", [('He said "no", twice', "Two\nlines", 1)])
+    assert sentences(pairs(read_file(path, "train_file"), COLUMNS, NAMES, True)) == [
+        ('He said "no", twice', "Two\nlines", 1)
+    ]
+
+
+@pytest.mark.parametrize("values", [(0, 1), ("0.0", "1.0"), ("False", "True"), ("different", "same")])
+def test_labels_are_numbers_or_the_classes_names(tmp_path: Path, values: tuple[object, object]) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"sentence1,sentence2,label\na,b,{values[1]}\na,c,{values[0]}\n")
+    assert pairs(read_file(path, "train_file"), COLUMNS, ["different", "same"], True)["label"] == [1, 0]
+
+
+def test_columns_can_have_other_names(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "pairs.csv", make_rows(3), header=("question1", "question2", "is_duplicate"))
+    read = pairs(read_file(path, "train_file"), ("question1", "question2", "is_duplicate"), NAMES, True)
+    assert sentences(read) == make_rows(3)
+
+
+GOOD = "sentence1,sentence2,label\na,b,1\n"
+BAD_FILES = {
+    "empty": ("a.csv", b"", "a.csv: the file is empty"),
+    "only a header": ("a.csv", b"sentence1,sentence2,label\n", "a.csv: no pairs in it"),
+    "missing column": (
+        "a.csv",
+        b"premise,sentence2,label\na,b,1\n",
+        "no column 'sentence1'; it has premise, .*sentence1_column",
+    ),
+    "missing label": ("a.csv", b"sentence1,sentence2\na,b\n", "no column 'label'.*--data.label_column"),
+    "too many fields": ("a.csv", (GOOD + "a,b,c,1\n").encode(), "a.csv, line 3: 4 fields, but the header names 3"),
+    "too few fields": ("a.tsv", b"sentence1\tsentence2\tlabel\na\tb\n", "a.tsv, line 2: 2 fields"),
+    "open quote": ("a.csv", (GOOD + '"a,b,1\nc,d,0\n').encode(), "a.csv, line 4: .*is a quote mark left open"),
+    "no class": ("a.csv", (GOOD + "a,b,2\n").encode(), "a.csv, line 3: label '2' is neither 0, 1 nor one of"),
+    "other names": (
+        "a.csv",
+        b"sentence1,sentence2,label\na,b,yes\na,c,no\n",
+        r"line 2: label 'yes'.*'no' and 'yes'.*--model.label_names '\[\"no\", \"yes\"\]'",
+    ),
+    "empty sentence": ("a.csv", (GOOD + "a, ,1\n").encode(), "a.csv, line 3: sentence2 is empty"),
+    "not UTF-8": ("a.csv", (GOOD + "caf\xe9,b,1\n").encode("latin-1"), "a.csv, line 3: not UTF-8"),
+    "not JSON": ("a.jsonl", b'{"sentence1": "a", "sentence2": "b", "label": 1}\n{oops\n', "a.jsonl, line 2: not JSON"),
+    "a JSON list": ("a.jsonl", b"[1, 2]\n", "a.jsonl, line 1: not a JSON object"),
+    "uneven JSON": ("a.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n{"sentence1": "a"}\n', "line 2: .*sentence2"),
+    "not Parquet": ("a.parquet", b"PAR0", "a.parquet: not a Parquet file"),
+    "unknown ending": ("a.xlsx", b"PK", "a.xlsx: unknown kind of file; use .csv"),
+    "column twice": (
+        "a.csv",
+        b"sentence1,sentence2,label,label\na,b,0,1\n",
+        "a.csv, line 1: two columns are called 'label'",
+    ),
+    "no label": ("a.csv", (GOOD + "a,b,\n").encode(), "a.csv, line 3: the label is missing"),
+    "semicolons": ("a.csv", b"sentence1;sentence2;label\na, b;c;1\n", "line 2: .*separated by commas"),
+    "a folder": (".", None, "is a folder, not a file"),
+    "missing file": ("nope/a.csv", None, "a.csv: no such file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_is_named_with_its_line_and_the_remedy(tmp_path: Path, case: str) -> None:
+    name, content, message = BAD_FILES[case]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        pairs(read_file(tmp_path / name, "train_file"), COLUMNS, NAMES, True)
+    assert str(caught.value).startswith("--data.train_file") and "\n" not in str(caught.value)
+
+
+def test_a_folder_without_mrpc_says_what_it_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither Microsoft's msr_paraphrase_train.txt"):
+        read_folder(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        read_folder(tmp_path / "nope")
+    (tmp_path / "msr_paraphrase_train.txt").write_text(HEADER + ROWS[0], encoding="utf-8")
+    with pytest.raises(InputError, match="needs GLUE's dev_ids.tsv"):
+        read_folder(tmp_path)

@@ -1,0 +1,103 @@
+"""What is kept between runs is never met by another tokenizer, other pairs or another length."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, config
+from transformers import AutoTokenizer
+
+from mrpc_lightning import demo
+from mrpc_lightning.pairs.tokens import lengths, pack, tokenize
+
+PAIRS = {
+    "sentence1": ["Rents rose in Oslo.", "Exports fell in the spring."],
+    "sentence2": ["In Oslo rents rose.", "Imports rose."],
+    "label": [1, 0],
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache/mrpc_lightning"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tokenizer's files, to be changed."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(demo.FOLDER / name, tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, pairs: dict[str, list[Any]] = PAIRS, max_length: int = 32) -> tuple[dict[str, list[Any]], int]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokens, cut = tokenize(tokenizer, pack(tokenizer), Dataset.from_dict(pairs), max_length)
+    assert lengths(tokens).tolist() == [len(ids) for ids in tokens["input_ids"]]
+    return tokens.to_dict(), cut
+
+
+def expected(folder: Path, pairs: dict[str, list[Any]] = PAIRS, max_length: int = 32) -> dict[str, list[Any]]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer(pairs["sentence1"], pairs["sentence2"], truncation=True, max_length=max_length)
+    return {**encoded, **({"labels": pairs["label"]} if "label" in pairs else {})}
+
+
+def test_pairs_are_tokenized_once(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(folder)
+    assert first == (expected(folder), 0)
+    made = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert len(made) == 1
+    monkeypatch.setattr(Dataset, "_map_single", None)  # what would call the tokenizer
+    assert run(folder) == first
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == made
+
+
+def test_whatever_tokens_depend_on_makes_them_anew(folder: Path, cache: Path) -> None:
+    run(folder)
+    shorter, cut = run(folder, max_length=9)
+    assert shorter == expected(folder, max_length=9) and cut == 2 and max(map(len, shorter["input_ids"])) == 9
+    for changed in (
+        {**PAIRS, "sentence2": ["In Oslo rents fell.", "Imports rose."]},
+        {**PAIRS, "label": [1, 1]},
+        {name: PAIRS[name] for name in ("sentence1", "sentence2")},
+        {**PAIRS, "sentence1": PAIRS["sentence2"], "sentence2": PAIRS["sentence1"]},
+    ):
+        assert run(folder, changed)[0] == expected(folder, changed)
+
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())
+    words = vocabulary["model"]["vocab"]
+    words["rose"], words["fell"] = words["fell"], words["rose"]
+    before = expected(folder)
+    (folder / "tokenizer.json").write_text(json.dumps(vocabulary))
+    assert run(folder)[0] == expected(folder) != before
+
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**settings, "model_input_names": ["input_ids", "attention_mask"]})
+    )
+    tokens, _ = run(folder)
+    assert "token_type_ids" not in tokens and tokens == expected(folder)
+    assert len(list(cache.iterdir())) == 8
+
+
+def test_the_order_of_splits_and_a_tokenizer_that_was_used_change_nothing(folder: Path, cache: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    files = pack(tokenizer)
+    for max_length in (9, 32, 9):
+        tokens, _ = tokenize(tokenizer, files, Dataset.from_dict(PAIRS), max_length)
+        assert tokens.to_dict() == expected(folder, max_length=max_length)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_damaged_cache_and_one_that_cannot_be_written_do_no_harm(folder: Path, cache: Path) -> None:
+    first = run(folder)
+    (file,) = cache.iterdir()
+    file.write_bytes(b"no table")
+    assert run(folder) == first
+    shutil.rmtree(cache)
+    cache.write_text("a file in its place")
+    assert run(folder) == first

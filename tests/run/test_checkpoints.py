@@ -1,0 +1,316 @@
+"""Which checkpoint is meant, what it carries, what wins, and how a run stops."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from helpers import LAST, RUN, fails, load, make_rows, read_predictions, stop
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from mrpc_lightning import ParaphraseClassifier, main
+from mrpc_lightning.cli.precedence import MAY_CHANGE, checkpoint_values
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.run.checkpoint import AtomicCheckpointIO
+
+CPU = "--trainer.accelerator=cpu"
+
+
+def figures(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    return {name: content[name] for name in ("accuracy", "f1", "loss", "true_positives", "true_negatives", "pairs")}
+
+
+def test_a_run_copied_elsewhere_needs_neither_its_encoder_nor_its_old_folder(
+    project: Path, arguments: list[str], encoder: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shutil.copytree(encoder, "encoder")
+    main(["fit", *arguments, "--model.model_name=./encoder"])
+    main(["predict", CPU, "--data.predict_file=validation.csv"])
+    here, there = figures(RUN / "metrics.json"), tmp_path_factory.mktemp("elsewhere") / "a run"
+    before = read_predictions(RUN / "predictions.csv")
+    shutil.move(RUN, there)
+    shutil.rmtree("encoder")
+    shutil.rmtree("tb_logs")
+    shutil.rmtree(there / "tokenizer")  # the checkpoint has it too
+    main(["test", CPU, "--ckpt_path", str(there)])
+    assert figures(there / "test_metrics.json") == here
+    (there / "predictions.csv").unlink()
+    main(["predict", CPU, "--ckpt_path", str(there), "--data.predict_file=validation.csv"])
+    assert read_predictions(there / "predictions.csv") == before
+    alone = there.parent / "alone.ckpt"
+    shutil.copy(there / "checkpoints/best.ckpt", alone)
+    main(["export", "--ckpt_path", str(alone), "--to=exported"])
+    assert (Path("exported") / "tokenizer.json").is_file()
+
+
+def test_an_exported_folder_gives_the_checkpoints_logits_and_names(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = main(["fit", *arguments, "--model.label_names=[different,same]"])
+    main(["export", "--to=exported"])
+    model = AutoModelForSequenceClassification.from_pretrained("exported")
+    tokenizer = AutoTokenizer.from_pretrained("exported")
+    batch = tokenizer(
+        [row[0] for row in make_rows(5)], [row[1] for row in make_rows(5)], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        ours, theirs = fitted.model.eval()(**batch), model(**batch).logits
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert model.config.id2label == {0: "different", 1: "same"}
+    assert {path.suffix for path in Path("exported").iterdir()} <= {".json", ".safetensors", ".md"}
+
+    # Fine-tuned elsewhere, as this command sees it: scored as it is, with the same figures, and in no run's folder.
+    words = ["test", CPU, "--ckpt_path=none", "--model.model_name=./exported", "--data.max_length=48"]
+    main([*words, "--data.test_file=validation.csv", "--model.label_names=[different,same]"])
+    scored = Path("tb_logs/pretrained/exported/test_metrics.json")
+    assert figures(scored) == pytest.approx(figures(RUN / "metrics.json"), rel=1e-6)
+    message = fails(capsys, [*words, "--data.test_file=validation.csv"])
+    assert "the head's classes are ['different', 'same']; name them in this order" in message
+
+
+def test_a_command_says_which_checkpoint_it_loaded_and_what_that_scored(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments, "--model.learning_rate=0"])
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    capsys.readouterr()
+    for words, name, epoch, step in (
+        ([], "best", 1, 8),
+        (["--ckpt_path=last"], "last", 2, 16),
+        ([f"--ckpt_path={RUN}"], "best", 1, 8),
+        ([f"--ckpt_path={LAST}"], "last", 2, 16),
+        (["--run=version_0"], "best", 1, 8),
+    ):
+        main(["test", CPU, *words])
+        printed = capsys.readouterr().out
+        loaded = f"loaded    {RUN}/checkpoints/{name}.ckpt, epoch {epoch}, optimizer step {step}; when it was saved: "
+        assert loaded + f"val_loss {metrics['loss']:.4f}" in printed
+        assert f"val_f1 {metrics['f1']:.4f}" in printed
+
+
+def test_a_key_that_there_is_no_longer_is_named_and_passed_over(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments])
+    best = RUN / "checkpoints/best.ckpt"
+    content = load(best)
+    content["hyper_parameters"]["dropped"] = 1
+    content["datamodule_hyper_parameters"]["gone"] = 2
+    torch.save(content, best)
+    capsys.readouterr()
+    main(["test", CPU])
+    assert "dropped   model.dropped, data.gone: of an older version" in capsys.readouterr().out
+    assert figures(RUN / "test_metrics.json") == figures(RUN / "metrics.json")
+    values, dropped = checkpoint_values(content, {"model.dropped": "model.warmup"})
+    assert values["model"]["warmup"] == 1 and dropped == ["data.gone"]
+
+
+def test_a_checkpoint_decides_on_no_code_that_transformers_would_fetch(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments])
+    best = RUN / "checkpoints/best.ckpt"
+    content = load(best)
+    content["encoder_config"] |= {
+        "attn_implementation": "someone/kernel",
+        "auto_map": {"AutoConfig": "someone--code.A"},
+    }
+    torch.save(content, best)
+    tested = main(["test", CPU])
+    assert tested.model.model.config._attn_implementation in ("sdpa", "mrpc_lightning")
+    assert figures(RUN / "test_metrics.json") == figures(RUN / "metrics.json")
+
+
+@pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.CSVLogger"])
+def test_a_run_with_another_logger_or_none_goes_on_in_its_folder(
+    logger: str, project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", *arguments, f"--trainer.logger={logger}", "--trainer.log_every_n_steps=1"]
+    words += (
+        []
+        if logger == "false"
+        else ["--trainer.logger.save_dir=tb_logs", "--trainer.logger.flush_logs_every_n_steps=1"]
+    )
+    stop(words, monkeypatch, 11)
+    (last,) = Path("tb_logs").glob("*/version_0/checkpoints/last.ckpt")
+    main(["fit", "--ckpt_path=last"])
+    folder = last.parent.parent
+    assert load(last)["global_step"] == 16 and (folder / "metrics.json").is_file()
+    assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
+    if logger != "false":
+        tables = [folder / "metrics_until_step_11.csv", folder / "metrics.csv"]
+        steps = [int(row["step"]) for table in tables for row in csv.DictReader(table.open()) if row["train_loss_step"]]
+        assert steps == list(range(16))
+
+
+def test_debug_shows_where_an_error_comes_from(project: Path) -> None:
+    with pytest.raises(InputError, match="no run in tb_logs"):
+        main(["test", "--debug"])
+
+
+def test_a_config_file_is_passed_over_where_the_run_says_otherwise(
+    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop(["fit", *arguments], monkeypatch, 3)
+    Path("other.yaml").write_text(
+        "seed_everything: 7\nmodel: {learning_rate: 0.5}\ndata: {max_length: 48}\ntrainer: {max_epochs: 9}\n"
+    )
+    capsys.readouterr()
+    resumed = main(["fit", "--config=other.yaml", "--ckpt_path=last", "--trainer.max_epochs=3"])
+    printed = capsys.readouterr().out
+    assert "changed   trainer.max_epochs 2 -> 3" in printed
+    line = next(line for line in printed.splitlines() if line.startswith("config"))
+    for text in (
+        "model.learning_rate 0.5 (run: 0.001)",
+        "seed_everything 7 (run: 42)",
+        "trainer.max_epochs 9 (run: 2)",
+    ):
+        assert text in line
+    assert "max_length" not in line
+    assert resumed.trainer.max_epochs == 3 and resumed.trainer.current_epoch == 3
+    assert resumed.model.hparams["learning_rate"] == 1e-3
+    assert json.loads((RUN / "metrics.json").read_text())["seed"] == 42
+
+
+def test_what_may_change_is_documented() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [key for key in MAY_CHANGE if f"`{key}`" not in readme] == []
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    writer = AtomicCheckpointIO({"recipe": {}})
+    writer.save_checkpoint({"weights": torch.ones(3)}, path)
+    (tmp_path / "last.ckpt.tmp").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="cannot be written: No space left on device; the previous one is intact"):
+        writer.save_checkpoint({"weights": torch.zeros(10**6)}, path)
+    assert load(path)["weights"].sum() == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step_and_leaves_the_best(
+    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = ParaphraseClassifier.training_step
+
+    def training_step(self: ParaphraseClassifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = original(self, batch, batch_idx)
+        return loss * float("nan") if self.global_step == 10 else loss
+
+    monkeypatch.setattr(ParaphraseClassifier, "training_step", training_step)
+    message = fails(capsys, ["fit", *arguments, "--trainer.max_epochs=3", "--checkpoint_every=1"])
+    assert "optimizer step 11, epoch 2: the training loss is no finite number" in message
+    assert f"the best checkpoint so far is {RUN}/checkpoints/best.ckpt" in message
+    assert load(LAST)["global_step"] == 10
+    assert all(value.isfinite().all() for value in load(LAST)["state_dict"].values())
+
+
+def run(words: list[str], **environment: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "mrpc_lightning", *words]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_process_in_good_order(signum: int, workers: int, project: Path, arguments: list[str]) -> None:
+    many = ["--trainer.max_epochs=400", "--early_stopping.patience=400"]
+    process = run(["fit", *arguments, *many, f"--data.num_workers={workers}"])
+    wait_for(LAST)
+    os.killpg(process.pid, signum)  # as a terminal does: to the processes that make batches too
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert "stopping after this step; once more stops at once" in errors
+    assert re.search(rf"stopped after optimizer step \d+; go on with:\n  .* fit --ckpt_path {RUN}\n$", errors)
+    assert "Traceback" not in errors + printed
+    assert load(LAST)["global_step"] > 8
+
+
+@pytest.mark.slow
+def test_a_preempted_slurm_job_is_requeued_and_resumes_by_itself(project: Path, arguments: list[str]) -> None:
+    scontrol = project / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text('#!/bin/sh\necho "$@" > requeued\n')
+    scontrol.chmod(0o755)
+    job = {
+        "PATH": f"{scontrol.parent}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "123",
+        "SLURM_NTASKS": "1",
+        "SLURM_JOB_NAME": "mrpc",
+    }
+    words = ["fit", *arguments, "--trainer.max_epochs=40", "--early_stopping.patience=40"]
+    process = run(words, **job)
+    wait_for(LAST)
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert "SLURM job 123 is in the queue again and will resume by itself" in errors
+    assert Path("requeued").read_text() == "requeue 123\n"
+    step = load(LAST)["global_step"]
+    # Another command of the same job, and a file that is none of ours, are not what the requeued command goes on with.
+    other = Path("tb_logs/other/version_0/checkpoints/last.ckpt")
+    other.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}}, other)
+
+    process = run(words, SLURM_RESTART_COUNT="1", **job)  # the very same command
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert f"loaded    {LAST}, epoch" in printed and f"optimizer step {step}; " in printed
+    assert load(LAST)["global_step"] == 40 * 8
+    assert [path.name for path in Path("tb_logs/mrpc").iterdir()] == ["version_0"]
+
+
+@pytest.mark.slow
+def test_each_way_to_name_a_checkpoint_works_from_a_new_process(project: Path, arguments: list[str]) -> None:
+    quiet = [CPU, "--trainer.enable_progress_bar=false"]
+    process = run(["test", *quiet])
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    hint = "python -m mrpc_lightning fit --config configs/mrpc.yaml trains one"
+    assert errors == f"error: --ckpt_path best: no run in tb_logs has one; {hint}\n"
+    assert run(["fit", *arguments]).wait() == 0
+    expected = figures(RUN / "metrics.json")
+    for words in (["best"], ["last"], [str(RUN)], [str(RUN / "checkpoints/best.ckpt")]):
+        process = run(["test", *quiet, "--ckpt_path", *words])
+        printed, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert f"loaded    {RUN}/checkpoints/{'last' if words == ['last'] else 'best'}.ckpt" in printed
+        if words != ["last"]:
+            assert figures(RUN / "test_metrics.json") == expected
+
+
+def test_config_yaml_says_what_the_run_was_made_with(project: Path, arguments: list[str]) -> None:
+    subprocess.run(["git", "init", "-q"], check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    main(["fit", *arguments])
+    text = (RUN / "config.yaml").read_text()
+    assert f"# torch: {torch.__version__}" in text and f"# git_commit: {commit}\n" in text and "# device: " in text
+    assert yaml.safe_load(text)["model"]["learning_rate"] == 1e-3
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert metrics["git_commit"] == commit and metrics["torch"] == torch.__version__
+    assert load(LAST)["made_with"]["git_commit"] == commit

@@ -1,0 +1,82 @@
+"""Two processes on one machine, as several GPUs would be."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from helpers import LAST, RUN, differences, load, read_predictions
+
+
+def run(words: list[str], devices: int, program: Sequence[str] = ("-m", "mrpc_lightning")) -> str:
+    command = [sys.executable, *program, *words, f"--trainer.devices={devices}"]
+    if devices > 1:
+        command.append("--trainer.strategy=ddp")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # A process that waits for another forever is the likeliest fault here; it must not hang the tests.
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_halve_the_steps_and_agree_with_one_on_every_prediction(
+    project: Path, arguments: list[str]
+) -> None:
+    printed = run(["fit", *arguments], devices=2)
+    assert "2 epochs, 8 optimizer steps, 1 of them warmup" in printed  # 60 pairs in batches of 8 for each of 2
+    assert printed.count("best checkpoint") == 1
+    metrics = json.loads(Path("tb_logs/mrpc/version_0/metrics.json").read_text())
+    assert metrics["epochs_trained"] == 2 and metrics["pairs"] == 25
+
+    figures = []
+    for devices in (2, 1):
+        run(["test", "--trainer.accelerator=cpu", "--data.eval_batch_size=7"], devices)
+        figures.append(json.loads(Path("tb_logs/mrpc/version_0/test_metrics.json").read_text()))
+    counts = ("pairs", "true_positives", "false_positives", "true_negatives", "false_negatives", "accuracy", "f1")
+    assert [figures[0][name] for name in counts] == [figures[1][name] for name in counts]
+    assert figures[0]["pairs"] == 25 and figures[0]["loss"] == pytest.approx(figures[1]["loss"], abs=1e-5)
+
+    quick = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    predictions = []
+    # Chunks of 8 pairs, the last of 1: a process goes without one.
+    script = Path("small_chunks.py")
+    script.write_text(
+        "import sys\nfrom mrpc_lightning import main\nfrom mrpc_lightning.deploy import predict\n"
+        "predict.CHUNK = 8\nmain(sys.argv[1:])\n"
+    )
+    for devices in (2, 1):
+        run(["predict", *quick, "--data.predict_file=validation.csv"], devices, [str(script)])
+        predictions.append(read_predictions(Path("tb_logs/mrpc/version_0/predictions.csv")))
+    assert [row["sentence1"] for row in predictions[0]] == [row["sentence1"] for row in predictions[1]]
+    for first, second in zip(*predictions, strict=True):
+        assert float(first["probability_equivalent"]) == pytest.approx(
+            float(second["probability_equivalent"]), abs=1e-5
+        )
+
+
+@pytest.mark.slow
+def test_a_run_on_two_processes_goes_on_as_though_it_had_not_stopped(
+    project: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    words = ["fit", *arguments, "--trainer.max_epochs=40", "--early_stopping.patience=40", "--checkpoint_every=1"]
+    run(words, devices=2)
+    kept = tmp_path_factory.mktemp("finished")
+    shutil.move("tb_logs", kept)
+
+    command = [sys.executable, "-m", "mrpc_lightning", *words, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not LAST.exists():
+        assert process.poll() is None
+    process.terminate()  # one of the two hears it; both must stop, at the same step
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert 0 < load(LAST)["global_step"] < 40 * 4
+    run(["fit", "--ckpt_path=last"], devices=2)
+    assert differences(load(kept / RUN / "checkpoints/last.ckpt"), load(LAST)) == []
