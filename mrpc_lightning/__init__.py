@@ -3,29 +3,31 @@
 from mrpc_lightning import MRPCDataModule, ParaphraseClassifier
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mrpc_lightning.cli.app import main
     from mrpc_lightning.data import MRPCDataModule
+    from mrpc_lightning.deploy.predictor import Predictor
     from mrpc_lightning.model import ParaphraseClassifier
 
 __version__ = "0.1.0"
-__all__ = ["MRPCDataModule", "ParaphraseClassifier", "main"]
+__all__ = ["MRPCDataModule", "ParaphraseClassifier", "Predictor", "main"]
+_PLACES = {
+    "MRPCDataModule": "mrpc_lightning.data",
+    "ParaphraseClassifier": "mrpc_lightning.model",
+    "Predictor": "mrpc_lightning.deploy.predictor",
+    "main": "mrpc_lightning.cli.app",
+}
 
 
 def __getattr__(name: str) -> Any:
     # torch and lightning take seconds to import; `import mrpc_lightning` does not.
-    if name == "main":
-        from mrpc_lightning.cli.app import main
-
-        return main
-    if name == "MRPCDataModule":
-        from mrpc_lightning.data import MRPCDataModule
-
-        return MRPCDataModule
-    if name == "ParaphraseClassifier":
-        from mrpc_lightning.model import ParaphraseClassifier
-
-        return ParaphraseClassifier
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PLACES])

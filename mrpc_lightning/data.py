@@ -12,10 +12,16 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from mrpc_lightning import demo
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs import sources
-from mrpc_lightning.pairs.batches import WINDOW, BothOrders, EvaluationBatches, StackOrders, TrainingBatches
+from mrpc_lightning.pairs.batches import (
+    WINDOW,
+    BothOrders,
+    EvaluationBatches,
+    StackOrders,
+    TrainingBatches,
+    ignore_signals,
+)
 from mrpc_lightning.pairs.files import Table, read_file
 from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, tokenize, unpack
-from mrpc_lightning.run.signals import ignore_signals
 
 Split = Literal["train", "validation", "test"]
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}

@@ -6,7 +6,7 @@ import datasets
 import huggingface_hub
 from huggingface_hub import constants
 
-from mrpc_lightning.cli.instant import DEMO_COMMAND
+from mrpc_lightning import demo
 from mrpc_lightning.errors import InputError
 
 
@@ -62,6 +62,6 @@ def explain(error: Exception, source: str) -> str:
     if constants.HF_HUB_OFFLINE and not Path(source).exists():
         return (
             f"not in the cache, and the Hugging Face Hub ({constants.ENDPOINT}) cannot be reached; "
-            f"give a local folder, or try the demo, which needs no network: {DEMO_COMMAND}"
+            f"give a local folder, or try the demo, which needs no network: {demo.COMMAND}"
         )
     return (str(error).strip() or "no reason given").split("\n")[0]

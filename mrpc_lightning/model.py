@@ -1,6 +1,5 @@
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,8 +11,6 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryStatScores
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mrpc_lightning.deploy import predictor as answers
-from mrpc_lightning.deploy.predictor import Answer
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.nn import speedups as step
 from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
@@ -21,6 +18,18 @@ from mrpc_lightning.nn.optim import linear_schedule, parameter_groups
 
 FIGURES = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+
+
+class Prediction(NamedTuple):
+    """What a model says of a pair.
+
+    Attributes:
+        label: Name of the class with the higher probability.
+        probabilities: Probability of each class by name.
+    """
+
+    label: str
+    probabilities: dict[str, float]
 
 
 class ParaphraseClassifier(LightningModule):
@@ -102,20 +111,7 @@ class ParaphraseClassifier(LightningModule):
         self.max_length = 128
         self.autocast_dtype: torch.dtype | None = None
 
-    @classmethod
-    def from_run(cls, ckpt_path: str | Path = "best", logs: str | Path = "tb_logs") -> "ParaphraseClassifier":
-        """Load a model to use, with its tokenizer, in evaluation mode.
-
-        Args:
-            ckpt_path: "best" or "last", of the newest run that has one; a run's folder; or a checkpoint file.
-            logs: The folder in which runs are searched.
-
-        Raises:
-            InputError: If there is no such checkpoint, or it is damaged.
-        """
-        return answers.load(cls, str(ckpt_path), Path(logs))
-
-    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Answer]:
+    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
         """Say of pairs of sentences whether they mean the same.
 
         Args:
@@ -126,7 +122,7 @@ class ParaphraseClassifier(LightningModule):
             An answer for each pair, in their order. It is computed in the precision of the run's training: bf16 or
             float32.
         """
-        return answers.answer(self, list(pairs), batch_size)
+        return answer(self, list(pairs), batch_size)
 
     # The encoder is made late: a checkpoint brings its own configuration and needs no pretrained weights.
 
@@ -290,3 +286,39 @@ class ParaphraseClassifier(LightningModule):
             named = dict(zip((f"{stage}_{name}" for name in COUNTS), counts.compute()[:4].float(), strict=True))
             self.log_dict(named, logger=False, sync_dist=True)
         self._reset_figures(stage)
+
+
+@torch.inference_mode()
+def answer(model: ParaphraseClassifier, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[Prediction]:
+    """Prediction pairs; see `ParaphraseClassifier.predict`."""
+    if model.tokenizer is None:
+        raise InputError("no tokenizer: load the model with Predictor.from_run")
+    for number, pair in enumerate(pairs, 1):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise InputError(f"pair {number}: give a list of pairs, each of two sentences")
+        for side, sentence in enumerate(pair, 1):
+            if not isinstance(sentence, str) or not sentence.strip():
+                raise InputError(f"pair {number}: sentence{side} is empty or no text ({sentence!r})")
+    names, symmetric, training = model.hparams["label_names"], model.hparams["symmetric"], model.training
+    # Alike in length: less padding.
+    order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
+    found: dict[int, Prediction] = {}
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        first, second = ([pairs[row][side] for row in rows] for side in (0, 1))
+        if symmetric:
+            first, second = first + second, second + first
+        tokens = model.tokenizer(
+            first, second, truncation=True, max_length=model.max_length, padding=True, return_tensors="pt"
+        )
+        inputs = {
+            name: tensor.unflatten(0, (2, -1)) if symmetric else tensor
+            for name, tensor in tokens.to(model.device).items()
+        }
+        with torch.autocast(model.device.type, model.autocast_dtype, enabled=model.autocast_dtype is not None):
+            shares = model.predict_step(inputs, 0).tolist()
+        for row, pair in zip(rows, shares, strict=True):
+            found[row] = Prediction(names[int(pair[1] > pair[0])], dict(zip(names, pair, strict=True)))
+    model.train(training)
+    return [found[row] for row in range(len(pairs))]

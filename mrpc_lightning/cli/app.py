@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
-from mrpc_lightning.cli.console import quieten, say
+from mrpc_lightning.cli.console import quieten
 from mrpc_lightning.cli.flags import Flags
 from mrpc_lightning.cli.instant import answer_at_once, raise_usage
 from mrpc_lightning.cli.parser import check_config_files, split_config_files
@@ -37,7 +37,7 @@ from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.report import final as closing
 from mrpc_lightning.run import run as runs
 from mrpc_lightning.run.checkpoint import FiniteLoss, LastCheckpoint
-from mrpc_lightning.run.recorder import Answers, RunRecorder
+from mrpc_lightning.run.recorder import Answers, RunRecorder, say
 from mrpc_lightning.run.signals import StopRequest, slurm_job, stopping_at_once
 from mrpc_lightning.run.throughput import Throughput
 

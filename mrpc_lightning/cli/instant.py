@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mrpc_lightning import __version__
+from mrpc_lightning import __version__, demo
 
-DEMO_COMMAND = "python -m mrpc_lightning fit --config configs/demo.yaml"
 SUBCOMMANDS = {
     "fit": "train, keep the best checkpoint, and score it",
     "validate": "score a checkpoint on the validation split",
@@ -22,7 +21,7 @@ Fine-tune BERT, or another encoder, to tell whether two sentences say the same.
 {{subcommands}}
 
 Begin with:
-  {DEMO_COMMAND}
+  {demo.COMMAND}
   python -m mrpc_lightning test
   python -m mrpc_lightning fit --help
 
@@ -48,7 +47,7 @@ def answer_at_once(words: Sequence[str]) -> None:
     if names or (words and words[0].startswith("-") and first is not None):
         return
     if first is None:
-        raise_usage(f"say what to do: {', '.join(SUBCOMMANDS)}; for example: {DEMO_COMMAND}")
+        raise_usage(f"say what to do: {', '.join(SUBCOMMANDS)}; for example: {demo.COMMAND}")
     close = difflib.get_close_matches(first, SUBCOMMANDS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(SUBCOMMANDS)}"
     raise_usage(f"{first}: no such subcommand; {hint}")

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mrpc_lightning.cli.instant import DEMO_COMMAND, SUBCOMMANDS, raise_usage
+from mrpc_lightning import demo
+from mrpc_lightning.cli.instant import SUBCOMMANDS, raise_usage
 from mrpc_lightning.errors import InputError
 
 CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
@@ -129,7 +130,7 @@ def explain_parser_error(message: str, keys: list[str]) -> str:
             return f"--{key} {value[1]}: expected {', '.join(names[:-1])}{' or ' * (len(names) > 1)}{names[-1]}"
         return f"--{key}: {problem}"
     if text.startswith('expected "subcommand"'):
-        return f"say what to do: {', '.join(SUBCOMMANDS)}; for example: {DEMO_COMMAND}"
+        return f"say what to do: {', '.join(SUBCOMMANDS)}; for example: {demo.COMMAND}"
     if "invalid choice" in text:
         keys = list(SUBCOMMANDS)
     if found := re.search(r"arguments are required: \w+\.(\S+)", text):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mrpc_lightning.cli.parser import split_config_files
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.run.run import flatten
 
 # The data takes these from the model.
 LINKED = ("model_name", "revision", "label_names", "symmetric")
@@ -46,18 +46,6 @@ SECTIONS = ("trainer", "model", "data", "early_stopping", "model_checkpoint")
 PLAIN = ("seed_everything", "checkpoint_every")
 MADE_INTO_OBJECTS = ("accelerator", "strategy", "logger", "callbacks", "plugins", "profiler")
 KNOWN_LOGGERS = ("lightning.pytorch.loggers.TensorBoardLogger", "lightning.pytorch.loggers.CSVLogger")
-
-
-def flatten(values: Mapping[str, Any] | Namespace, prefix: str = "") -> dict[str, Any]:
-    """Return values by dotted key; a class with its arguments is one value."""
-    flat: dict[str, Any] = {}
-    items = vars(values) if isinstance(values, Namespace) else values
-    for key, value in items.items():
-        if isinstance(value, Mapping | Namespace) and "class_path" not in value and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value.as_dict() if isinstance(value, Namespace) else value
-    return flat
 
 
 class Precedence:
@@ -109,8 +97,8 @@ class Precedence:
                     f"the run used {name} for {key}, which no checkpoint may decide; give the run's own file: "
                     f"--config {folder / 'config.yaml'}"
                 )
-        base = flatten(self._parse([], recipe, [])[self.subcommand])
-        flags = flatten(self._parse([], recipe, self.flags)[self.subcommand])
+        base = flatten(self._parse([], recipe, [])[self.subcommand].as_dict())
+        flags = flatten(self._parse([], recipe, self.flags)[self.subcommand].as_dict())
         for key in sorted(flags.keys() | base.keys()):
             old, new = base.get(key), flags.get(key)
             if old == new or key in NOT_OF_A_RUN or key in untrusted:
@@ -136,7 +124,7 @@ class Precedence:
         named = {found for found in keys.values() if found is not None} - set(skip) - set(NOT_OF_A_RUN)
         if not named:
             return
-        given = flatten(self.parser.parse_args([*self.head, *self.files])[self.subcommand])
+        given = flatten(self.parser.parse_args([*self.head, *self.files])[self.subcommand].as_dict())
         different = [
             f"{key} {show(given.get(key))} ({owner}: {show(kept[key])})"
             for key in sorted(named)

@@ -10,11 +10,11 @@ from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_warn
 
-from mrpc_lightning.cli.console import EpochBar
-from mrpc_lightning.cli.settings import choose_precision
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.nn.precision import choose_precision
 from mrpc_lightning.run import provenance
 from mrpc_lightning.run.checkpoint import AtomicCheckpointIO
+from mrpc_lightning.run.recorder import EpochBar
 from mrpc_lightning.run.signals import slurm_job
 
 

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mrpc_lightning import demo
-from mrpc_lightning.report.metrics import duration
+from mrpc_lightning.text import duration
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What shaped the training, in the order of the card's table, by key of the recipe.

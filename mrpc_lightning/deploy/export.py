@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from mrpc_lightning.cli.precedence import flatten
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.deploy import card
 from mrpc_lightning.deploy.card import HUB_NAME
@@ -24,6 +23,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.hub import transport_error
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.report.subsets import measure
+from mrpc_lightning.run.run import flatten
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Of logits, between PyTorch and ONNX Runtime, both in float32.

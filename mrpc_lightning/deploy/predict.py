@@ -21,14 +21,13 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from pyarrow.lib import ArrowException
 
-from mrpc_lightning.cli.console import say
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.pairs.files import read_chunks
 from mrpc_lightning.pairs.tokens import tokenize
-from mrpc_lightning.report.metrics import count
-from mrpc_lightning.run.recorder import gather
+from mrpc_lightning.run.recorder import gather, say
+from mrpc_lightning.text import count
 
 CHUNK = 8192  # pairs that are read, scored and written together; what a killed command does again
 PART, LOCK = "{:06}.parquet", ".lock"  # in the folder of what is done

@@ -5,6 +5,7 @@ have as many batches, of at least one pair each; a rest too small for that makes
 Both samplers are DistributedSamplers, so that Lightning tells them the epoch and puts none of its own around them.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -174,3 +175,14 @@ class StackOrders:
         labels = columns.pop("labels", None)
         batch = {name: tensor.view(2, -1, tensor.shape[-1]) for name, tensor in self.pad(columns).items()}
         return batch if labels is None else {**batch, "labels": torch.tensor(labels)}
+
+
+def ignore_signals(worker: int) -> None:
+    """Leave signals to the process that a worker makes batches for: Ctrl-C and SLURM's go to all of them.
+
+    Args:
+        worker: Number of the worker.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

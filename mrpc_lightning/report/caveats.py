@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.text import shorten
 
 EXAMPLES = 3
 
@@ -100,8 +101,3 @@ def both_sentences(data: MRPCDataModule, split: str) -> list[tuple[str, str]]:
 def pair_key(first: str, second: str) -> frozenset[str]:
     """Return what two pairs have in common that differ in order, case or spaces alone."""
     return frozenset(" ".join(sentence.casefold().split()) for sentence in (first, second))
-
-
-def shorten(text: str, width: int = 60) -> str:
-    """Cut a text for a line of the terminal."""
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"

@@ -9,7 +9,6 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from mrpc_lightning.cli.console import say
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.report import caveats as checks
@@ -19,8 +18,9 @@ from mrpc_lightning.report.page import Report, scored_pairs, write_answers
 from mrpc_lightning.report.subsets import intervals, measure
 from mrpc_lightning.run import provenance
 from mrpc_lightning.run import run as runs
-from mrpc_lightning.run.recorder import Answers, RunRecorder, log_hyperparameters
+from mrpc_lightning.run.recorder import Answers, RunRecorder, log_hyperparameters, say
 from mrpc_lightning.run.throughput import Throughput
+from mrpc_lightning.text import count, duration
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
     curves = f"tensorboard --logdir {folder}\n       " if has_curves else ""
     say(
         trainer,
-        f"{results.duration(recorder.wall_seconds)} for {results.count(epochs, 'epoch')}"
+        f"{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
         f"{', stopped early' * stopped}; while training {results.speed(speed)}\n\n"
         f"run    {folder}\nreport {files.report}\n"
         f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",

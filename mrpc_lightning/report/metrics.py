@@ -82,18 +82,6 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def count(number: int, noun: str) -> str:
-    """Write a number with its noun, in the plural where it needs one."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def duration(seconds: float) -> str:
-    """Write seconds the way a person says them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def speed(figures: Mapping[str, float]) -> str:
     """Write what `Throughput.figures` returned."""
     parts = [f"{figures.get('pairs_per_second', 0):,.0f} pairs/s", f"{figures['padding']:.1%} padding"]

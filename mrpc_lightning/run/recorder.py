@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
@@ -11,8 +13,8 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import FIGURES, ParaphraseClassifier
 from mrpc_lightning.nn.optim import warmup_steps
-from mrpc_lightning.report import metrics as results
 from mrpc_lightning.run.run import run_dir, write_text
+from mrpc_lightning.text import count
 
 # TensorBoard's "custom scalars" page: training and validation in one chart.
 CHARTS = {
@@ -49,6 +51,12 @@ def log_hyperparameters(
         else:
             logger.log_metrics(final, trainer.global_step)
         logger.finalize("success")  # the Trainer did, before these last figures
+
+
+def say(trainer: Trainer, text: str) -> None:
+    """Print on one process."""
+    if trainer.is_global_zero:
+        print(text, flush=True)
 
 
 class RunRecorder(Callback):
@@ -108,9 +116,9 @@ class RunRecorder(Callback):
         print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters")
         print(f"precision {trainer.precision}, {self.reason}")
         max_epochs = trainer.max_epochs or 0
-        epochs = f"{results.count(max_epochs, 'epoch')}, " if max_epochs > 0 else ""
+        epochs = f"{count(max_epochs, 'epoch')}, " if max_epochs > 0 else ""
         print(
-            f"schedule  {epochs}{results.count(steps, 'optimizer step')}, "
+            f"schedule  {epochs}{count(steps, 'optimizer step')}, "
             f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}"
         )
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
@@ -203,3 +211,32 @@ def gather(trainer: Trainer, batches: Any, values: torch.Tensor) -> dict[int, An
         torch.distributed.all_gather_object(parts, found)
         found = {row: value for part in parts for row, value in part.items()}
     return dict(sorted(found.items()))
+
+
+class EpochBar(TQDMProgressBar):
+    """A bar that leaves nothing behind: the lines that stay are the epochs' figures. Epochs count from 1, as there."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *rest: Any) -> None:
+        """Name the epoch."""
+        super().on_train_epoch_start(trainer, *rest)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return what the bar shows: the loss, not the run's number."""
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return items
+
+    def init_train_tqdm(self) -> Tqdm:
+        """Make the bar of training."""
+        bar = super().init_train_tqdm()
+        bar.leave = False
+        return bar
+
+    def init_test_tqdm(self) -> Tqdm:
+        """Make the bar of scoring."""
+        bar = super().init_test_tqdm()
+        bar.leave = False
+        return bar

@@ -284,3 +284,14 @@ def precision(content: dict[str, Any]) -> str | None:
     trainer = recipe.get("trainer") if isinstance(recipe, dict) else None
     found = trainer.get("precision") if isinstance(trainer, dict) else None
     return found if isinstance(found, str) and (found != "16-mixed" or torch.cuda.is_available()) else None
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return values by dotted key; a class with its arguments is one value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and "class_path" not in value and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

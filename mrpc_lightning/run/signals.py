@@ -62,18 +62,6 @@ def stop_at_once(signum: int, frame: FrameType | None) -> None:
     raise Stopped(signum, "stopped")
 
 
-def ignore_signals(worker: int) -> None:
-    """Let a process that makes batches leave signals to the process that it makes them for.
-
-    Ctrl-C and SLURM's signals go to all of them.
-
-    Args:
-        worker: The process's number.
-    """
-    for signum in (*ENDING, *([PREEMPTION] if PREEMPTION is not None else [])):
-        signal.signal(signum, signal.SIG_IGN)
-
-
 class StopRequest:
     """Remembers a signal until the run has come to a place where it can stop."""
 

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrpc_lightning import main
-from mrpc_lightning.cli.settings import bf16_instructions, choose_precision
+from mrpc_lightning.nn.precision import bf16_instructions, choose_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
@@ -251,7 +251,7 @@ def test_precision_follows_the_hardware(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: card == "bf16")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr("mrpc_lightning.cli.settings.bf16_instructions", lambda: cpu)
+    monkeypatch.setattr("mrpc_lightning.nn.precision.bf16_instructions", lambda: cpu)
     assert choose_precision(None, accelerator) == (precision, reason)
     assert choose_precision("64-true", accelerator) == ("64-true", "as asked")
 

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from mrpc_lightning import ParaphraseClassifier, demo, main
+from mrpc_lightning import Predictor, demo, main
 from mrpc_lightning.deploy.export import hide_tokens
 
 RUN = Path("tb_logs/mrpc/version_0")
@@ -35,7 +35,7 @@ def test_the_folder_has_the_checkpoints_logits_and_a_card_of_the_run(trained: Pa
     main(["export", CPU, "--to=my-model"])
     with (RUN / "validation_predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    own = ParaphraseClassifier.from_run("best")
+    own = Predictor.from_run("best").model
     model = AutoModelForSequenceClassification.from_pretrained("my-model").eval()
     batch = AutoTokenizer.from_pretrained("my-model")(
         [row["sentence1"] for row in rows], [row["sentence2"] for row in rows], padding=True, return_tensors="pt"
@@ -87,7 +87,7 @@ def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsy
     card = Path("my-model/README.md").read_text()
     assert "model.int8.onnx" in card and "25 validation pairs" in card
     session = onnxruntime.InferenceSession("my-model/model.onnx")
-    model = ParaphraseClassifier.from_run("best")
+    model = Predictor.from_run("best").model
     tokenizer = AutoTokenizer.from_pretrained("my-model")
     for pairs in (1, 3):
         for words in (1, 9):

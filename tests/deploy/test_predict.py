@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from helpers import fails, make_rows, write_csv
 
-from mrpc_lightning import main
+from mrpc_lightning import Predictor, main
 from mrpc_lightning.deploy import predict
 from mrpc_lightning.deploy import predictor as answers
 from mrpc_lightning.errors import InputError
@@ -222,7 +222,7 @@ def test_standard_input_is_answered_line_by_line(
 
 
 def test_answers_come_before_the_next_line_is_read(trained: Path) -> None:
-    model = ParaphraseClassifier.from_run("best")
+    model = Predictor.from_run("best").model
     asked: list[int] = []
 
     def lines():  # type: ignore[no-untyped-def]

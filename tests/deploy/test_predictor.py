@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import make_rows
 
-from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, main
+from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, Predictor, main
 from mrpc_lightning.errors import InputError
 
 RUN = Path("tb_logs/mrpc/version_0")
@@ -21,12 +21,12 @@ def test_a_run_answers_in_code_as_on_the_command_line(
         rows = list(csv.DictReader(file))
     pairs = [(first, second) for first, second, _ in make_rows(25, seed=1)]
     for path in ("best", RUN, RUN / "checkpoints/best.ckpt"):
-        answers = ParaphraseClassifier.from_run(path).predict(pairs, batch_size=7)
+        answers = Predictor.from_run(path).predict(pairs, batch_size=7)
         assert [answer.label for answer in answers] == [row["prediction"] for row in rows]
         for answer, row in zip(answers, rows, strict=True):
             assert list(answer.probabilities) == ["not_equivalent", "equivalent"]
             assert answer.probabilities["equivalent"] == pytest.approx(float(row["probability_equivalent"]), abs=2e-6)
-    turned = ParaphraseClassifier.from_run("best").predict([(second, first) for first, second in pairs])
+    turned = Predictor.from_run("best").predict([(second, first) for first, second in pairs])
     same = [a.probabilities == pytest.approx(b.probabilities, abs=1e-5) for a, b in zip(answers, turned, strict=True)]
     assert all(same) == symmetric
     capsys.readouterr()
@@ -39,7 +39,7 @@ def test_a_run_answers_in_code_as_on_the_command_line(
 
 def test_no_pairs_no_answers_and_no_tokenizer_no_predictions(encoder: str, project: Path, arguments: list[str]) -> None:
     main(["fit", *arguments, "--trainer.max_epochs=1"])
-    model = ParaphraseClassifier.from_run("best")
+    model = Predictor.from_run("best").model
     assert model.predict([]) == [] and not model.training
     for wrong, reason in (
         (("a b", "c d"), "pair 1: give a list of pairs"),

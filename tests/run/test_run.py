@@ -6,8 +6,9 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.report.metrics import baseline, duration
+from mrpc_lightning.report.metrics import baseline
 from mrpc_lightning.run.run import find_checkpoint, read_checkpoint, run_folder
+from mrpc_lightning.text import duration
 
 
 def make_run(logs: Path, name: str, age: int) -> Path:
