@@ -35,7 +35,7 @@ from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_width
 from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.report import final as closing
-from mrpc_lightning.run import run as runs
+from mrpc_lightning.run import runs_old as runs
 from mrpc_lightning.run.checkpoint import FiniteLoss, LastCheckpoint
 from mrpc_lightning.run.recorder import Answers, RunRecorder, say
 from mrpc_lightning.run.signals import StopRequest, slurm_job, stopping_at_once

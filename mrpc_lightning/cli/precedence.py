@@ -14,7 +14,7 @@ from mrpc_lightning.cli.parser import split_config_files
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.run.run import flatten
+from mrpc_lightning.run.runs_old import flatten
 
 # The data takes these from the model.
 LINKED = ("model_name", "revision", "label_names", "symmetric")

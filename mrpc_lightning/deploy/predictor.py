@@ -10,7 +10,7 @@ import torch
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier, Prediction
 from mrpc_lightning.pairs.tokens import unpack
-from mrpc_lightning.run import run as runs
+from mrpc_lightning.run import runs_old as runs
 
 
 class Predictor:

@@ -17,7 +17,7 @@ from mrpc_lightning.report import plots
 from mrpc_lightning.report.page import Report, scored_pairs, write_answers
 from mrpc_lightning.report.subsets import intervals, measure
 from mrpc_lightning.run import provenance
-from mrpc_lightning.run import run as runs
+from mrpc_lightning.run import runs_old as runs
 from mrpc_lightning.run.recorder import Answers, RunRecorder, log_hyperparameters, say
 from mrpc_lightning.run.throughput import Throughput
 from mrpc_lightning.text import count, duration

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mrpc_lightning.errors import InputError, Stopped
-from mrpc_lightning.run.run import how_to_resume, run_dir
+from mrpc_lightning.run.runs_old import how_to_resume, run_dir
 from mrpc_lightning.run.signals import StopRequest
 
 # Unless a number of steps is set, writing takes at most this share of the time; in the midst of an epoch it waits this

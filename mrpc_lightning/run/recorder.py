@@ -13,7 +13,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import FIGURES, ParaphraseClassifier
 from mrpc_lightning.nn.optim import warmup_steps
-from mrpc_lightning.run.run import run_dir, write_text
+from mrpc_lightning.run.runs_old import run_dir, write_text
 from mrpc_lightning.text import count
 
 # TensorBoard's "custom scalars" page: training and validation in one chart.

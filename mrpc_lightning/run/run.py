@@ -1,65 +1,185 @@
-"""A run's folder: `checkpoints/best.ckpt` and `last.ckpt`, `config.yaml`, `metrics.json`, `tokenizer/`, the curves."""
+"""`Run`: a run's folder. Which one is meant, what it holds, and how everything is written into it."""
 
 import contextlib
 import json
 import os
-import pickle
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+import yaml
+from filelock import FileLock, Timeout
 
 from mrpc_lightning.errors import InputError
 
-Model = TypeVar("Model", bound=LightningModule)
+LOGS = Path("tb_logs")  # where runs are searched and made, unless a logger says otherwise
 TRAIN_HINT = "python -m mrpc_lightning fit --config configs/mrpc.yaml trains one"
 
 
-def run_dir(trainer: Trainer) -> Path:
-    """Return the folder of the run that a Trainer makes. All processes must ask: they agree on it."""
-    # What other loggers call their folder holds all runs, or none.
-    log_dir = trainer.log_dir if isinstance(trainer.logger, TensorBoardLogger | CSVLogger) else None
-    return Path(log_dir or trainer.default_root_dir)
-
-
-def choose_checkpoint(subcommand: str, config: Any, logs: Path, slurm: tuple[str | None, list[str]]) -> Path | None:
-    """Choose the checkpoint that a command needs.
+class Run:
+    """The folder of one training run, and all that is known of the run.
 
     Args:
-        subcommand: "fit", which needs one only where it is told to go on; or another, which needs the best.
-        config: The subcommand's configuration.
-        logs: The folder in which runs are searched.
-        slurm: The SLURM job that this is, if it is one, and the command line.
-
-    Returns:
-        The file; None where there is nothing to load.
-
-    Raises:
-        InputError: If there is none, or it makes no sense to load one.
+        folder: The folder. It need not exist yet.
     """
-    wanted, trial = config.ckpt_path, bool(config.trainer.fast_dev_run)
-    if wanted == "none":
-        if config.run is not None:
-            raise InputError("--run: --ckpt_path none means no run")
-        return None
-    kind = "last" if subcommand == "fit" else "best"
-    if wanted is None and config.run is not None:
-        wanted = kind
-    if wanted is None and subcommand == "fit":
-        wanted = requeued(logs, slurm)
-    if wanted is None and not trial and subcommand != "fit":
-        wanted = kind
-    if wanted is None:
-        return None
-    if subcommand == "fit" and trial:
-        raise InputError("--trainer.fast_dev_run: tries a new run, and --ckpt_path goes on with one; leave one out")
-    return find_checkpoint(wanted, logs, config.run, kind)
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._made: list[Path] = []
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def new(cls, parent: Path, name: str | None = None) -> "Run":
+        """Make the folder of a new run. Of two commands that ask at the same time, each gets its own.
+
+        Args:
+            parent: The folder of all runs of this name.
+            name: The folder's name; without it the first free version_N.
+
+        Raises:
+            InputError: If the folder is there already.
+        """
+        made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+        parent.mkdir(parents=True, exist_ok=True)
+        numbers = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdecimal()]
+        number = max(numbers, default=-1) + 1
+        while True:
+            run = cls(parent / (name or f"version_{number}"))
+            try:
+                run.folder.mkdir()
+            except FileExistsError as error:
+                if name is not None:
+                    raise InputError(
+                        f"{run.folder}: holds a run already; --ckpt_path {run.folder} resumes it; for a new run give "
+                        "the logger another version"
+                    ) from error
+                number += 1
+            else:
+                run._made = [run.folder, *made]
+                return run
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> "Run":
+        """Return the run that a checkpoint belongs to; of a file that was moved elsewhere, the folder it lies in."""
+        return cls(checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent)
+
+    @classmethod
+    def find(cls, ckpt_path: str | Path = "best", logs: Path = LOGS) -> "Run":
+        """Return the run that a person means; see `find_checkpoint`."""
+        return cls.of(find_checkpoint(str(ckpt_path), logs))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that holds everything needed to resume."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch, whatever it is called."""
+        names = [str(self.metrics.get("checkpoint") or "best.ckpt")]
+        with contextlib.suppress(InputError, OSError):
+            names.append(f"{(self.config.get('model_checkpoint') or {}).get('filename') or 'best'}.ckpt")
+        paths = [self.checkpoints / Path(name).name for name in names]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds; empty for a run that was not scored."""
+        try:
+            found = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The run's recipe: what config.yaml holds.
+
+        Raises:
+            InputError: If the file is missing or damaged.
+        """
+        path = self.folder / "config.yaml"
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file; a run is resumed with its recipe") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{path}: damaged: {' '.join(str(error).split())}") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{path}: damaged: holds no keys")
+        return found
+
+    def path(self, name: str) -> Path:
+        """Return where a file of the run lies.
+
+        Raises:
+            InputError: If a folder on the way is a link, which may lead out of the run's folder.
+        """
+        path = self.folder / name
+        for part in path.relative_to(self.folder).parents:
+            if (self.folder / part).is_symlink() and str(part) != ".":
+                raise InputError(f"{self.folder / part}: is a link; nothing is written through it")
+        return path
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file of the run whole or not at all, and return its path."""
+        path = self.path(name)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+        return path
+
+    def lock(self) -> None:
+        """Keep other commands from training in this folder until this process ends or releases it.
+
+        Raises:
+            InputError: If another process trains in it.
+        """
+        path = self.path(".lock")
+        path.unlink(missing_ok=True) if path.is_symlink() else None
+        self._lock = FileLock(path)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(f"{self.folder}: another process is training this run; wait for it, or stop it") from error
+
+    def release(self) -> None:
+        """Let other commands train in this folder; and if nothing was written into a new one, remove it."""
+        if self._lock is not None:
+            self._lock.release()
+        if self._made and {path.name for path in self.folder.iterdir()} <= {".lock"}:
+            (self.folder / ".lock").unlink(missing_ok=True)
+            for folder in self._made:
+                with contextlib.suppress(OSError):  # another run came into it meanwhile
+                    folder.rmdir()
 
 
-def find_checkpoint(ckpt_path: str, logs: Path, name: str | None = None, kind: str = "best") -> Path:
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a file to write to, which takes the place of `path` once it is whole and on the disk.
+
+    Neither file is written through a link: what stands at their place is replaced.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.unlink(missing_ok=True)
+    temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def find_checkpoint(ckpt_path: str, logs: Path = LOGS, name: str | None = None, kind: str = "best") -> Path:
     """Find the checkpoint file that a person means.
 
     Args:
@@ -71,219 +191,53 @@ def find_checkpoint(ckpt_path: str, logs: Path, name: str | None = None, kind: s
     Raises:
         InputError: If there is none, or several runs have that name.
     """
-    if ckpt_path in ("best", "last"):
-        found = list(newest(logs, ckpt_path))
+    if ckpt_path not in ("best", "last"):
         if name is not None:
-            wanted = Path(name).parts
-            found = [path for path in found if run_folder(path).parts[-len(wanted) :] == wanted]
-            if len(found) > 1:
-                names = ", ".join(sorted(str(run_folder(path)) for path in found))
-                raise InputError(f"--run {name}: several runs have that name: {names}; give more of the path")
-            if not found:
-                names = ", ".join(sorted({str(run_folder(path).relative_to(logs)) for path in newest(logs, ckpt_path)}))
-                raise InputError(
-                    f"--run {name}: no such run in {logs}" + (f", only {names}" if names else f"; {TRAIN_HINT}")
-                )
-        if not found:
-            raise InputError(f"--ckpt_path {ckpt_path}: no run in {logs} has one; {TRAIN_HINT}")
+            raise InputError(f"--run {name}: goes with --ckpt_path best or last, not with {ckpt_path}")
+        path = Path(ckpt_path)
+        if path.is_dir():
+            path = getattr(Run(path), kind)
+        if not path.is_file():
+            raise InputError(
+                f"--ckpt_path {ckpt_path}: no {path}; give best, last, a run's folder or a checkpoint file"
+            )
+        return path
+    found = newest(logs, ckpt_path)
+    if name is None and not found:
+        raise InputError(f"--ckpt_path {ckpt_path}: no run in {logs} has a {ckpt_path} checkpoint; {TRAIN_HINT}")
+    if name is None:
         return found[0]
-    if name is not None:
-        raise InputError(f"--run {name}: goes with --ckpt_path best or last, not with {ckpt_path}")
-    path = Path(ckpt_path)
-    if path.is_dir():
-        metrics = path / "metrics.json"  # says which one is the best, should it have another name
-        best = "checkpoints/best.ckpt"
-        if metrics.is_file():
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                best = str(json.loads(metrics.read_text(encoding="utf-8"))["checkpoint"])
-        path = path / (best if kind == "best" else "checkpoints/last.ckpt")
-    if not path.is_file():
-        raise InputError(f"--ckpt_path {ckpt_path}: no {path}; give best, last, a run's folder or a checkpoint file")
-    return path
+    wanted = Path(name).parts
+    named = [path for path in found if Run.of(path).folder.parts[-len(wanted) :] == wanted]
+    if len(named) > 1:
+        names = ", ".join(sorted(str(Run.of(path).folder) for path in named))
+        raise InputError(f"--run {name}: several runs have that name: {names}; give more of the path")
+    if not named:
+        names = ", ".join(sorted(str(Run.of(path).folder.relative_to(logs)) for path in found))
+        raise InputError(f"--run {name}: no such run in {logs}" + (f", only {names}" if names else f"; {TRAIN_HINT}"))
+    return named[0]
 
 
-def newest(logs: Path, kind: str) -> Iterator[Path]:
-    """Yield all runs' checkpoints of a kind, the newest first."""
-    yield from sorted(logs.glob(f"**/checkpoints/{kind}.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+def newest(logs: Path, kind: str) -> list[Path]:
+    """Return all runs' checkpoints of a kind, "best" or "last", the newest first; links are passed over."""
+    found: list[Path] = [getattr(Run.of(folder / kind), kind) for folder in logs.glob("**/checkpoints")]
+    files = [path for path in found if path.is_file() and not path.is_symlink()]
+    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def passed_over(checkpoint: Path, logs: Path) -> list[str]:
-    """Say which runs are newer than the one that is meant, but have no such checkpoint."""
+    """Name the runs that are newer than the chosen one, but have no such checkpoint."""
+    kind = "last" if checkpoint.name == "last.ckpt" else "best"
     newer = [
-        config.parent
+        Run(config.parent)
         for config in sorted(logs.glob("**/config.yaml"))
         if config.stat().st_mtime > checkpoint.stat().st_mtime
-        and not (config.parent / "checkpoints" / checkpoint.name).is_file()
     ]
-    return [f"skipped   {folder}: newer, but holds no {checkpoint.name}" for folder in newer]
-
-
-def next_folder(parent: Path) -> Path:
-    """Return the next run's folder, version_N, as TensorBoardLogger counts them."""
-    versions = [int(path.name[8:]) for path in parent.glob("version_*") if path.name[8:].isdigit()]
-    return parent / f"version_{max(versions, default=-1) + 1}"
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """Return the run's folder that a checkpoint lies in; the checkpoint's own folder, if it was moved elsewhere."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-
-
-def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint without running code from it; tensors stay on disk until they are used.
-
-    Raises:
-        InputError: If the file is no checkpoint of this project.
-    """
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"--ckpt_path {checkpoint}: holds something other than weights and plain values; nothing of it was run"
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise InputError(f"--ckpt_path {checkpoint}: not a readable checkpoint; it is damaged or cut short") from error
-    if not isinstance(content, dict) or "encoder_config" not in content:
-        raise InputError(f"--ckpt_path {checkpoint}: not a checkpoint of mrpc_lightning")
-    return content
-
-
-def load(model_class: type[Model], checkpoint: Path, **values: Any) -> Model:
-    """Make a model with a checkpoint's weights.
-
-    Args:
-        model_class: The model's class.
-        checkpoint: The file.
-        values: Hyper-parameters that go before the checkpoint's.
-
-    Raises:
-        InputError: If the weights are not those of the model that the checkpoint says it is of.
-    """
-    try:
-        return model_class.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **values)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[-1].strip()
-        raise InputError(f"--ckpt_path {checkpoint}: its weights do not fit its own configuration: {reason}") from error
-
-
-def recipe_to_resume(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of the run that a checkpoint is of.
-
-    Raises:
-        InputError: If the checkpoint does not hold all that resuming needs.
-    """
-    if "optimizer_states" not in content:
-        raise InputError(
-            f"--ckpt_path {checkpoint}: holds weights alone, to be scored and used; last.ckpt is the one to go on from"
-        )
-    if "recipe" not in content or "processes" not in content:
-        raise InputError(
-            f"--ckpt_path {checkpoint}: not written to go on from, as last.ckpt is, or of an older version; "
-            "it can be scored"
-        )
-    if checkpoint.parent.name != "checkpoints":
-        raise InputError(
-            f"--ckpt_path {checkpoint}: a run goes on in its own folder: put the file back as RUN/checkpoints/last.ckpt"
-        )
-    recipe: dict[str, Any] = content["recipe"]
-    return recipe
-
-
-def check_unfinished(checkpoint: Path, content: Mapping[str, Any], config: Any) -> None:
-    """See to it that there is something left to train.
-
-    Args:
-        checkpoint: The checkpoint's file, for the message.
-        content: The checkpoint.
-        config: The configuration of `fit`.
-
-    Raises:
-        InputError: If the run has come to its end.
-    """
-    if not (run_folder(checkpoint) / "metrics.json").is_file():
-        return  # nothing may be left to train, but it was not scored yet
-    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
-    epochs, steps = progress["completed"], content["global_step"]
-    max_epochs, max_steps = config.trainer.max_epochs, config.trainer.max_steps
-    if max_epochs is not None and 0 <= max_epochs <= epochs:
-        raise InputError(
-            f"{checkpoint}: has trained for {max_epochs} epochs or more; raise --trainer.max_epochs to go on"
-        )
-    if 0 <= max_steps <= steps:
-        raise InputError(f"{checkpoint}: has trained for {steps} optimizer steps; raise --trainer.max_steps to go on")
-    waits = [state["wait_count"] for name, state in content["callbacks"].items() if name.startswith("EarlyStopping")]
-    if epochs == progress["started"] and waits and waits[0] >= config.early_stopping.patience:
-        raise InputError(
-            f"{checkpoint}: stopped early after {epochs} epochs; raise --early_stopping.patience from "
-            f"{config.early_stopping.patience} to go on"
-        )
-
-
-def check_processes(content: Mapping[str, Any], trainer: Trainer) -> None:
-    """See to it that a run goes on with as many processes as it began with.
-
-    Raises:
-        InputError: If it does not.
-    """
-    if content["world_size"] != trainer.world_size:
-        raise InputError(
-            f"--trainer.devices: the run is on {content['world_size']} processes and these are {trainer.world_size}; "
-            "its order of batches needs the same number"
-        )
-
-
-def requeued(logs: Path, slurm: tuple[str | None, list[str]]) -> str | None:
-    """Return the checkpoint that the same command left behind before its SLURM job was put back into the queue."""
-    if slurm[0] is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
-        return None
-    for path in newest(logs, "last"):
-        with contextlib.suppress(InputError):  # another's, or damaged: not the one that is looked for
-            if read_checkpoint(path).get("slurm_job") == slurm:
-                return str(path)
-    return None
-
-
-def how_to_resume(what: str, folder: Path) -> str:
-    """Say how to go on with a run."""
-    return f"{what}; go on with:\n  python -m mrpc_lightning fit --ckpt_path {folder}"
-
-
-def describe(checkpoint: Path, content: Mapping[str, Any]) -> str:
-    """Say which checkpoint was read, of when, and what it scored when it was saved."""
-    epoch, step = content["loops"]["fit_loop"]["epoch_progress"]["current"]["started"], content["global_step"]
-    figures = {name: value for name, value in content.get("figures", {}).items() if name.startswith("val_")}
-    scored = "  ".join(f"{name} {value:.4f}" for name, value in figures.items()) or "no validation yet"
-    return f"{checkpoint}, epoch {epoch}, optimizer step {step:,}; when it was saved: {scored}"
-
-
-def metrics_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the final figures of a checkpoint; empty if its run was not scored, or scored another checkpoint."""
-    folder = run_folder(checkpoint)
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        # The run may have gone on since, and have written another one under the same name.
-        same = metrics["optimizer_step"] == content["global_step"]
-        return dict(metrics) if same and (folder / metrics["checkpoint"]).samefile(checkpoint) else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def precision(content: dict[str, Any]) -> str | None:
-    """Return the precision in which a run was trained, so that its figures come again; None where it cannot be had."""
-    recipe = content.get("recipe")
-    trainer = recipe.get("trainer") if isinstance(recipe, dict) else None
-    found = trainer.get("precision") if isinstance(trainer, dict) else None
-    return found if isinstance(found, str) and (found != "16-mixed" or torch.cuda.is_available()) else None
+    return [
+        f"skipped   {run.folder}: newer, but has no {kind} checkpoint"
+        for run in newer
+        if not getattr(run, kind).is_file()
+    ]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

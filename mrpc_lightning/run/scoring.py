@@ -1,0 +1,38 @@
+"""What a model says of the pairs of a split or a file, on any number of processes: the one way to score pairs."""
+
+from typing import Any
+
+import numpy
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+Array = NDArray[numpy.float64]
+
+
+def score(
+    trainer: Trainer, model: LightningModule, loader: DataLoader[Any], checkpoint: str | None = None
+) -> tuple[NDArray[numpy.int64], Array]:
+    """Return the rows that were scored, in ascending order, and the probabilities of each row's two classes.
+
+    Args:
+        trainer: The Trainer. Every process must call this function.
+        model: The model.
+        loader: One of the data module's loaders: its sampler knows which rows are in which batch.
+        checkpoint: A checkpoint whose weights are loaded first.
+
+    Returns:
+        Row numbers, of shape (pairs,); and probabilities, of shape (pairs, 2), or (pairs, 2 orders, 2 classes) where
+        the loader gives pairs in both orders of their sentences. The same on every process.
+    """
+    outputs: Any = trainer.predict(model, loader, return_predictions=True, ckpt_path=checkpoint, weights_only=True)
+    found: Array = torch.cat(outputs).cpu().double().numpy()
+    batches: Any = loader.sampler  # of rows
+    rows = numpy.array([row for batch in batches for row in batch][: len(found)], dtype=numpy.int64)
+    if trainer.world_size > 1:
+        parts: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(parts, (rows, found))
+        rows, found = (numpy.concatenate(values) for values in zip(*parts, strict=True))
+    order = numpy.argsort(rows)
+    return rows[order], found[order]
