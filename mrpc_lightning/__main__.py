@@ -1,7 +1,8 @@
+"""`python -m mrpc_lightning`."""
+
 import sys
 
-from mrpc_lightning.cli.instant import answer_at_once
-from mrpc_lightning.cli.startup import import_main, keep_memory
+from mrpc_lightning.cli.instant import answer_at_once, import_main, keep_memory
 
 
 def entry() -> None:

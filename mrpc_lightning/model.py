@@ -16,7 +16,7 @@ from mrpc_lightning.nn import speedups as step
 from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
 from mrpc_lightning.nn.optim import linear_schedule, parameter_groups
 
-FIGURES = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
+METRICS = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
@@ -106,10 +106,21 @@ class ParaphraseClassifier(LightningModule):
             {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("train", "val", "test")}
         )
         self.counts = ModuleDict({stage: BinaryStatScores(validate_args=False) for stage in ("val", "test")})
-        self.saved_figures: dict[str, float] = {}
+        self.saved_metrics: dict[str, float] = {}
         self.tokenizer: PreTrainedTokenizerBase | None = None  # for `predict` alone
         self.max_length = 128
         self.autocast_dtype: torch.dtype | None = None
+
+    @classmethod
+    def restore(cls, content: Any, **values: Any) -> "ParaphraseClassifier":
+        """Shim."""
+        model = cls(**{**content["hyper_parameters"], **values})
+        model.on_load_checkpoint(content)
+        try:
+            model.load_state_dict(content["state_dict"])
+        except (RuntimeError, KeyError) as error:
+            raise InputError(f"its weights do not fit its own configuration: {str(error).strip().splitlines()[-1].strip()}") from error
+        return model
 
     def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
         """Say of pairs of sentences whether they mean the same.
@@ -160,12 +171,12 @@ class ParaphraseClassifier(LightningModule):
         assert self.model is not None
         checkpoint["encoder_config"] = self.model.config.to_dict()
         logged = self.trainer.callback_metrics.items()
-        figures = {name: float(value) for name, value in logged if name in FIGURES}
-        self.saved_figures = checkpoint["figures"] = {**self.saved_figures, **figures}
+        figures = {name: float(value) for name, value in logged if name in METRICS}
+        self.saved_metrics = checkpoint["metrics"] = {**self.saved_metrics, **figures}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the encoder from the checkpoint's configuration, without a network."""
-        self.saved_figures = dict(checkpoint.get("figures", {}))
+        self.saved_metrics = dict(checkpoint.get("metrics", {}))
         if self.model is None:
             self.model = restore_encoder(checkpoint["encoder_config"])
 
@@ -267,7 +278,7 @@ class ParaphraseClassifier(LightningModule):
             assert isinstance(metric, MetricCollection | Metric)
             metric.reset()
 
-    def figures(self, stage: str) -> dict[str, Tensor]:
+    def epoch_metrics(self, stage: str) -> dict[str, Tensor]:
         """Compute loss, accuracy and F1 of the pairs that an epoch has had so far, on all processes.
 
         Args:
@@ -279,7 +290,7 @@ class ParaphraseClassifier(LightningModule):
 
     def _log_figures(self, stage: str) -> None:
         # Once an epoch: to log a metric costs more than to update it.
-        self.log_dict(self.figures(stage), sync_dist=True)
+        self.log_dict(self.epoch_metrics(stage), sync_dist=True)
         if stage != "train":
             counts = self.counts[stage]
             assert isinstance(counts, BinaryStatScores)

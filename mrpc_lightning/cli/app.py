@@ -1,126 +1,186 @@
+"""`main(args)` and the LightningCLI: from words to a Trainer, a model and data."""
+
 import contextlib
 import errno
+import json
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from mrpc_lightning.cli import commands
 from mrpc_lightning.cli.console import quieten
-from mrpc_lightning.cli.flags import Flags
+from mrpc_lightning.cli.flags import add_flags
 from mrpc_lightning.cli.instant import answer_at_once, raise_usage
-from mrpc_lightning.cli.parser import check_config_files, split_config_files
-from mrpc_lightning.cli.precedence import NOT_OF_A_RUN, Precedence, checkpoint_values
-from mrpc_lightning.cli.settings import (
-    LOGS,
-    check_callbacks,
-    check_settings,
-    give_folder,
-    logs_folder,
-    makes_folder,
-    pin_logger,
-)
-from mrpc_lightning.cli.trainer import chosen_by_machine, keep_recipe
-from mrpc_lightning.deploy import export, predict
-from mrpc_lightning.deploy import predictor as answers
+from mrpc_lightning.cli.merge import Merge
+from mrpc_lightning.cli.parser import SECTIONS, Parser, keys_of_files, split_config_files
+from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.nn.encoder import check_width
-from mrpc_lightning.pairs.tokens import load_tokenizer
-from mrpc_lightning.report import final as closing
-from mrpc_lightning.run import runs_old as runs
-from mrpc_lightning.run.checkpoint import FiniteLoss, LastCheckpoint
-from mrpc_lightning.run.recorder import Answers, RunRecorder, say
+from mrpc_lightning.run import resume
+from mrpc_lightning.run.checkpoint import LastCheckpoint, read_checkpoint, record_facts, without_weights
+from mrpc_lightning.run.finite import FiniteLoss
+from mrpc_lightning.run.processes import from_first_process
+from mrpc_lightning.run.recorder import RunRecorder
+from mrpc_lightning.run.run import Run, find_checkpoint, newest, passed_over
+from mrpc_lightning.run.settings import (
+    TRAINER_DEFAULTS,
+    check_callbacks,
+    check_settings,
+    choose_for_machine,
+    logs_folder,
+    new_run,
+    point_loggers,
+    without_secrets,
+)
 from mrpc_lightning.run.signals import StopRequest, slurm_job, stopping_at_once
 from mrpc_lightning.run.throughput import Throughput
 
+PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet-ml", "NeptuneLogger": "neptune"}
 
-class CLI(Flags):
-    """LightningCLI that says what came of a run, that evaluates what was trained, and that goes on where it stopped."""
 
-    checkpoint: Path | None = None
-    content: dict[str, Any]
+class CLI(LightningCLI):
+    """Make the Trainer, model and data of a subcommand, of a new run or of one that is there.
+
+    Attributes:
+        command: The subcommand.
+        checkpoint: The checkpoint that is resumed or used, if there is one.
+        content: What it holds, without its weights once they are in the model.
+        run: The run that the command trains, or whose checkpoint it uses; None if there is none.
+        notes: Lines for the person at the keyboard.
+
+    Args:
+        command: The subcommand.
+        words: The command line after it.
+        ending: Calls what must be done when the command ends.
+    """
+
     trainer: Any  # Lightning gives it attributes that a type checker does not see
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the command line; where a checkpoint is used, with its values among the others."""
-        words = self.words
+    def __init__(self, command: str, words: list[str], ending: contextlib.ExitStack) -> None:
+        self.command, self.words, self.ending = command, words, ending
         self.notes: list[str] = []
-        check_config_files(split_config_files(words)[0])
-        self.config = parser.parse_args(words)
-        subcommand = self.config["subcommand"]
-        if subcommand not in words:
-            raise InputError(f"say what to do on the command line, not in a config file: {subcommand}")
-        config = self.config[subcommand]
-        check_settings(config)
-        self.checkpoint = runs.choose_checkpoint(subcommand, config, logs_folder(config), (slurm_job(), words))
-        if self.checkpoint is None:
-            return
-        self.content = runs.read_checkpoint(self.checkpoint)
-        if config.ckpt_path in (None, "best", "last") and config.run is None:
-            self.notes += runs.passed_over(self.checkpoint, logs_folder(config))
-        precedence = Precedence(parser, words, subcommand)
-        if subcommand == "fit":
-            recipe = runs.recipe_to_resume(self.checkpoint, self.content)
-            self.config = precedence.resume(recipe, runs.run_folder(self.checkpoint))
-            check_settings(self.config[subcommand])
-            runs.check_unfinished(self.checkpoint, self.content, self.config[subcommand])
-        else:
-            saved, dropped = checkpoint_values(self.content)
-            self.config = precedence.evaluate(saved, self.checkpoint)
-            if dropped:
-                self.notes.append(f"dropped   {', '.join(dropped)}: of an older version, and no longer there")
-        self.notes += precedence.notes
+        self.checkpoint: Path | None = None
+        self.content: dict[str, Any] = {}
+        self.run: Run | None = None
+        super().__init__(
+            ParaphraseClassifier,
+            MRPCDataModule,
+            args=words,
+            run=False,
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False, "prog": f"python -m mrpc_lightning {command}"},
+            trainer_defaults=TRAINER_DEFAULTS,
+            save_config_callback=None,
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
 
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning's own would set a checkpoint's values over the command line's flags."""
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add this project's flags."""
+        add_flags(parser, self.command)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the command line, together with the values of the run or the checkpoint that it names."""
+        assert isinstance(parser, Parser)
+        parser.words = self.words
+        keys_of_files(split_config_files(self.words)[0])  # names what is wrong with a file
+        self.config = parser.parse_args(self.words)
+        check_settings(self.config)
+        decided = json.loads(from_first_process(lambda: json.dumps(self._choose())))
+        if self.run is None and decided["run"]:
+            self.run = Run(decided["run"])
+        if not decided["checkpoint"]:
+            return
+        self.checkpoint = Path(decided["checkpoint"])
+        self.run = self.run or Run.of(self.checkpoint)
+        self.content = read_checkpoint(self.checkpoint)
+        merge = Merge(parser, self.words)
+        if self.command == "fit":
+            resume.check_resumable(self.checkpoint, self.content)
+            self.config = merge.resume(self.run)
+            check_settings(self.config)
+            resume.check_unfinished(self.checkpoint, self.content, self.config)
+        else:
+            self.config = merge.evaluate(self.content, self.checkpoint)
+        self.notes += merge.notes
+
+    def _choose(self) -> dict[str, str | None]:
+        """Choose the checkpoint to use, or make the folder of a new run; on the first process alone."""
+        self.ending.callback(os.environ.pop, "MRPC_LIGHTNING_DECIDED", None)
+        config, fit = self.config, self.command == "fit"
+        wanted, trial, kind = config.ckpt_path, bool(config.trainer.fast_dev_run), "last" if fit else "best"
+        if wanted == "none" and config.run is not None:
+            raise InputError("--run: --ckpt_path none means no run")
+        if wanted is None and (config.run is not None or not (fit or trial)):
+            wanted = kind
+        logs = logs_folder(config)
+        if wanted is None and fit:
+            found = resume.requeued(newest(logs, "last"), slurm_job(), self.words, read_checkpoint)
+            wanted = str(found) if found else None
+        if fit and trial and wanted is not None:
+            raise InputError("--trainer.fast_dev_run: tries a new run, and --ckpt_path resumes one; leave one out")
+        if fit and wanted is None and not trial:
+            self.run = new_run(config)
+        checkpoint = None if wanted in (None, "none") else find_checkpoint(wanted, logs, config.run, kind)
+        if checkpoint is not None and wanted in ("best", "last") and config.run is None:
+            self.notes += passed_over(checkpoint, logs)
+        if fit and checkpoint is not None:
+            self.run = Run.of(checkpoint)
+        if fit and self.run is not None:
+            self.ending.callback(self.run.release)
+            self.run.lock()
+        folder = None if self.run is None else self.run.folder
+        return {name: str(path) if path else None for name, path in (("checkpoint", checkpoint), ("run", folder))}
 
     def before_instantiate_classes(self) -> None:
-        """Keep the recipe of a run, give it a folder, and keep all else from starting one."""
-        config = self.config[self.subcommand]
-        if self.subcommand != "fit":
+        """Write down the recipe of a run, and let everything that it writes go into its folder."""
+        config = self.config
+        if self.command != "fit":
             config.trainer.logger = False
             config.trainer.enable_checkpointing = None
-            config["verbose"] = False
             return
         if config.trainer.logger is True:
-            config.trainer.logger = self._parser("fit").get_defaults().trainer.logger
-        recipe = yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
-        for key in NOT_OF_A_RUN:
+            config.trainer.logger = self.parser.get_defaults().trainer.logger
+        recipe = yaml.safe_load(self.parser.dump(config, skip_unset=False))
+        for key in resume.NOT_OF_A_RUN:
             section, _, name = key.rpartition(".")
             (recipe[section] if section else recipe).pop(name, None)
-        self.recipe = recipe
-        if self.checkpoint is not None:
-            pin_logger(config, runs.run_folder(self.checkpoint), self.content["global_step"])
-        elif not makes_folder(config) and config.trainer.default_root_dir is None:
-            give_folder(config, runs.next_folder(Path(LOGS) / ("unlogged" if not config.trainer.logger else "runs")))
+        recipe["trainer"] = without_secrets(recipe["trainer"])
+        self.recipe = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+        if self.run is not None:
+            point_loggers(config, self.run, self.content.get("global_step"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Make the Trainer, with what depends on the machine: it is not written into config.yaml."""
-        config = self.config_init[self.subcommand]
-        chosen, reason = chosen_by_machine(config.trainer, runs.precision(self.content) if self.checkpoint else None)
+        """Make the Trainer, with what depends on the machine: that is not in the recipe."""
+        config, resumed = self.config_init, self.checkpoint is not None
+        trained_in = self.content.get("made_with", {}).get("trainer_precision")
+        chosen, reason = choose_for_machine(config.trainer, trained_in)
         kwargs |= chosen
-        if self.subcommand != "fit":
+        if self.command != "fit":
             self.notes.append(f"precision {kwargs.get('precision', '')}, {reason}")
             return super().instantiate_trainer(**kwargs)
-        check_callbacks(kwargs["callbacks"], config.trainer, resumed=self.checkpoint is not None)
-        recorder = RunRecorder(None if self.checkpoint is None else self.content["global_step"], reason)
+        check_callbacks(kwargs["callbacks"], config.trainer, resumed)
+        recorder = RunRecorder(self.run, self.recipe, reason, self.content.get("global_step"))
         kwargs["callbacks"] += [recorder, Throughput(), FiniteLoss()]
-        if not config.trainer.fast_dev_run:
-            kwargs["callbacks"].append(LastCheckpoint(config.checkpoint_every, StopRequest()))
+        if self.run is not None:
+            kwargs["callbacks"].append(LastCheckpoint(self.run, config.checkpoint_every, StopRequest()))
         trainer: Any = super().instantiate_trainer(**kwargs)
-        if config.trainer.fast_dev_run:  # Lightning writes a checkpoint even so
+        if self.run is None:  # Lightning writes a checkpoint in a trial, too
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
-        if self.checkpoint is not None:
-            runs.check_processes(self.content, trainer)
-        recorder.config = keep_recipe(trainer, self.recipe, self.words)
+        if resumed and self.content["world_size"] != trainer.world_size:
+            raise InputError(
+                f"trainer.devices: the run is on {self.content['world_size']} processes and these are "
+                f"{trainer.world_size}; its order of batches needs the same number"
+            )
+        recorder.config = record_facts(trainer, self.recipe, (slurm_job(), self.words))
         return trainer
 
     def instantiate_classes(self) -> None:
@@ -131,140 +191,27 @@ class CLI(Flags):
         """
         try:
             super().instantiate_classes()
+        except ImportError as error:
+            names = [name for name in PACKAGES if name in str(self.config.trainer.logger)]
+            if not names:
+                raise
+            package = PACKAGES[names[0]]
+            raise InputError(f"trainer.logger {names[0]}: needs {package}: python -m pip install {package}") from error
         except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(
-                f"Lightning refuses a --trainer or callback value: {' '.join(str(error).split())}"
-            ) from error
-        config = self.config_init[self.subcommand]
-        wanted, config.ckpt_path = config.ckpt_path, None
-        if self.subcommand == "export":
-            export.check(config)
-        if self.subcommand == "predict":
-            predict.check(self.config[self.subcommand])
+            text = " ".join(str(error).split())
+            raise InputError(f"Lightning refuses a --trainer or callback value: {text}") from error
         if self.checkpoint is None:
-            if wanted == "none" and self.subcommand != "fit":
+            if self.config.ckpt_path == "none" and self.command != "fit":
                 self.model.load_finetuned()
             return
-        values = self.config[self.subcommand].model.as_dict()
-        self.model = runs.load(ParaphraseClassifier, self.checkpoint, **values)
-        self._check_length()
-        if self.subcommand == "fit":
-            config.ckpt_path = str(self.checkpoint)
-        self.datamodule.tokenizer_files = self.content.get("MRPCDataModule", {}).get("tokenizer", {})
-        folder = runs.run_folder(self.checkpoint) / "tokenizer"
-        if not self.datamodule.tokenizer_files and folder.is_dir():  # of an older version
-            self.datamodule.tokenizer = load_tokenizer(str(folder), None, f"--ckpt_path {self.checkpoint}")
-        loaded = f"loaded    {runs.describe(self.checkpoint, self.content)}"
-        with contextlib.redirect_stdout(sys.stderr) if self._answers_at_once() else contextlib.nullcontext():
-            for note in (*self.notes, loaded):
-                say(self.trainer, note)
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run, and where a signal ends it at once, say what is left."""
         try:
-            if subcommand == "predict" and (self._answers_at_once() or not self.trainer.fast_dev_run):
-                self._predict()
-            else:
-                super()._run_subcommand(subcommand)
-        except Stopped as stopped:
-            last = runs.run_dir(self.trainer) / "checkpoints" / "last.ckpt"
-            if subcommand == "fit" and str(stopped) == "stopped" and self.trainer.world_size == 1 and last.is_file():
-                raise Stopped(stopped.signum, runs.how_to_resume("stopped at once", last.parent.parent)) from stopped
-            if subcommand == "predict" and str(stopped) == "stopped" and not self._answers_at_once():
-                raise Stopped(stopped.signum, "stopped; the same command goes on where it was") from stopped
-            raise
-        finally:
-            launcher = self.trainer.strategy.launcher
-            if sys.exc_info()[0] is not None and hasattr(launcher, "kill"):
-                launcher.kill(signal.SIGTERM)  # else the other processes wait for this one
-
-    def before_fit(self) -> None:
-        """Read data and encoder before the run's folder is made: bad input leaves nothing behind."""
-        self.datamodule.prepare_data()
-        self.datamodule.setup("fit")
-        self.model.setup("fit")
-        self._check_length()
-
-    def _check_length(self) -> None:
-        values = self.datamodule.hparams
-        check_width(self.model.model.config, values["max_length"], values["pad_to_multiple_of"])
-
-    @property
-    def folder(self) -> Path:
-        """Where an evaluation writes: the run's folder; for an encoder that no run trained, one of its own."""
-        if self.checkpoint is not None:
-            return runs.run_folder(self.checkpoint)
-        return Path(LOGS) / "pretrained" / str(self.model.hparams["model_name"]).strip("./").replace("/", "--")
-
-    def after_fit(self) -> None:
-        """Score the best checkpoint on the validation split, and close with a table."""
-        if not self._only_a_trial():
-            best = self._get(self.config_init, "model_checkpoint").best_model_path
-            closing.fit(self.trainer, self.model, self.datamodule, best, self.config[self.subcommand])
-
-    def after_validate(self) -> None:
-        """Close with a table."""
-        self._close(None, "validation")
-
-    def before_test(self) -> None:
-        """Have the answers kept for the report."""
-        self.trainer.callbacks.append(Answers())
-
-    def after_test(self) -> None:
-        """Close with a table and a report."""
-        self._close(self.trainer.callbacks[-1], self.datamodule.test_split)
-
-    def _answers_at_once(self) -> bool:
-        config = self.config[self.subcommand]  # in config_init, model and data are objects
-        return self.subcommand == "predict" and (config.pair is not None or config.data.predict_file == "-")
-
-    def _predict(self) -> None:
-        """Answer one pair, those of standard input, or all of a file."""
-        config = self.config[self.subcommand]
-        if self._answers_at_once():
-            self.model.tokenizer, self.model.max_length = self.datamodule.load_tokenizer(), config.data.max_length
-            self.model.autocast_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-            if config.pair:
-                print(answers.show(self.model.predict([tuple(config.pair)])[0]))
-                return
-            for line in answers.answer_lines(self.model.eval(), sys.stdin):
-                print(line, flush=True)
-            return
-        path = Path(config.output or self.folder / ("MRPC.tsv" if config.glue else "predictions.csv"))
-        made_by = {
-            "precision": str(self.trainer.precision),
-            **self.model.hparams,
-            **{name: config.data[name] for name in ("max_length", "sentence1_column", "sentence2_column")},
-        }
-        predict.run(self.trainer, self.model, self.datamodule, path, made_by)
-
-    def after_predict(self) -> None:
-        """Say that a trial was one; else all is said."""
-        self._only_a_trial()
-
-    def after_export(self) -> None:
-        """Write the folder."""
-        self.trainer.strategy.barrier()
-        if self.trainer.is_global_zero:
-            content = self.content if self.checkpoint is not None else {}
-            metrics = runs.metrics_of(self.checkpoint, content) if self.checkpoint is not None else {}
-            export.run(self.model, self.datamodule, self.config_init["export"], content, metrics)
-
-    def _close(self, answers: Answers | None, split: str) -> None:
-        if not self._only_a_trial():
-            weights = str(self.checkpoint or self.model.hparams["model_name"])
-            files = closing.Files(self.folder, f"{self.subcommand}_")
-            closing.evaluation(self.trainer, self.model, self.datamodule, answers, split, weights, files)
-
-    def _only_a_trial(self) -> bool:
-        if self.trainer.fast_dev_run:
-            say(
-                self.trainer,
-                "\nfast_dev_run: a batch or so of everything ran; nothing was saved; no figure means anything",
-            )
-        return bool(self.trainer.fast_dev_run)
+            self.model = ParaphraseClassifier.restore(self.content, **self.config.model.as_dict())
+        except InputError as error:
+            raise InputError(f"--ckpt_path {self.checkpoint}: {error}") from error
+        self.content = without_weights(self.content)
+        self.datamodule.tokenizer_files = self.content["MRPCDataModule"]["tokenizer"]
 
 
 def main(args: list[str] | None = None) -> CLI:
@@ -278,16 +225,19 @@ def main(args: list[str] | None = None) -> CLI:
     """
     quieten()
     words = sys.argv[1:] if args is None else args
-    answer_at_once(words)
-    if "predict" in words:
-        # As other programs have it: a bare "-" that is no flag's value.
-        flag = re.compile(r"--[^=]+")
-        bare = [word == "-" and not flag.fullmatch(before) for before, word in zip(["", *words], words, strict=False)]
-        words = ["--data.predict_file=-" if dash else word for dash, word in zip(bare, words, strict=True)]
+    command = answer_at_once(words)
+    if command == "predict":  # as other programs have it: a bare "-" that is no flag's value
+        alone = [False, *(not re.fullmatch(r"--[^=]+", before) for before in words)]
+        dashes = [word == "-" and each for word, each in zip(words, alone, strict=False)]
+        words = ["--data.predict_file=-" if dash else word for word, dash in zip(words, dashes, strict=True)]
     debug = "--debug" in words
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
-        with stopping_at_once():
-            return CLI(words)
+        with contextlib.ExitStack() as ending, stopping_at_once():
+            cli = CLI(command, words[1:], ending)
+            commands.run(cli)
+            return cli
     except Stopped as stopped:
         with contextlib.suppress(OSError):  # the terminal may have gone
             if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one says it
@@ -297,11 +247,18 @@ def main(args: list[str] | None = None) -> CLI:
     except InputError as error:
         if debug:
             raise
-        raise_usage(str(error))
+        raise_usage(with_dashes(str(error)))
     except OSError as error:
         if error.filename is not None and not debug:
             raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")
         if debug or error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
             raise
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # else Python complains of it again when it ends
+        if error.errno == errno.EPIPE:  # `| head` has read enough
+            sys.exit(128 + 13)
         raise_usage(f"the output cannot be written: {error.strerror or error}")
+
+
+def with_dashes(message: str) -> str:
+    """Return a message in which keys such as model.learning_rate are flags."""
+    return re.sub(rf"(?<![\w.\-/])(?=(?:{'|'.join(SECTIONS)})\.[a-z])", "--", message)

@@ -1,4 +1,4 @@
-"""What a person sees while a command runs."""
+"""What is kept off the terminal."""
 
 import logging
 import warnings
@@ -11,6 +11,7 @@ def quieten() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for message in (
         ".*LeafSpec.*is deprecated",  # Lightning's own business
+        ".*instantiate_classes.* was deprecated",  # the same
         ".*smaller than the logging interval",  # each epoch has its point all the same
         ".*does not have many workers",  # pairs are tokenized beforehand: workers would only cost time
         "Checkpoint directory .* exists and is not empty",

@@ -1,18 +1,16 @@
-"""Which flags there are."""
+"""Which flags there are, and what a subcommand's help says of those that matter."""
 
 from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 
-from mrpc_lightning.cli.parser import Parser
-from mrpc_lightning.cli.precedence import LINKED
-from mrpc_lightning.cli.settings import CHECKPOINT_DEFAULTS, EARLY_STOPPING_DEFAULTS, TRAINER_DEFAULTS
-from mrpc_lightning.cli.trainer import Trainer
-from mrpc_lightning.data import MRPCDataModule
-from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.run.settings import CHECKPOINT_DEFAULTS, EARLY_STOPPING_DEFAULTS
 
-# Flags of one subcommand, beside those of its method of the Trainer: their arguments to `add_argument`.
+# The data takes these from the model.
+LINKED = ("model_name", "revision", "label_names", "symmetric")
+CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
+# The flags of one subcommand, as `add_argument` takes them.
 OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     "predict": {
         "output": {
@@ -24,7 +22,7 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "type": str,
             "nargs": 2,
             "metavar": ("SENTENCE1", "SENTENCE2"),
-            "help": "Answer this pair alone, and print the answer.",
+            "help": "Print the prediction for this pair alone.",
         },
     },
     "export": {
@@ -33,69 +31,107 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "int8": {"action": "store_true", "help": "Also write model.int8.onnx, and say what it costs in F1."},
         "push_to_hub": {
             "type": str | None,
-            "help": "Upload the folder to this repository on the Hub, owner/name; private.",
+            "help": "Upload to owner/name on the Hub; private, unless --public is given.",
         },
         "public": {"action": "store_true", "help": "Let everybody see that repository."},
     },
 }
+RESUMED = f"The run to resume: {CKPT_PATH}"
+EVALUATED = f'What to use: {CKPT_PATH} Unset: "best". "none": an encoder that was fine-tuned elsewhere, as it is.'
+RUN = 'The run that --ckpt_path "best" or "last" means, such as version_3. Unset: the newest.'
+SPEED_ALONE = "Pairs a process and step; changes speed and memory alone."
+# What a subcommand's help begins with: an example, and the flags that matter. Texts of flags above stand there alone.
+HELP: dict[str, tuple[str, dict[str, str]]] = {
+    "fit": (
+        "fit --config configs/mrpc.yaml --model.model_name FacebookAI/roberta-base",
+        {
+            "config": "A YAML file of flags. configs/mrpc.yaml has all that matter, with their meaning and default.",
+            "model.model_name": 'The encoder: a name on the Hugging Face Hub, a local folder, or "demo".',
+            "model.learning_rate": "Peak learning rate of AdamW.",
+            "data.batch_size": "Training pairs a process and step.",
+            "data.train_file": "Your training pairs: CSV, TSV, JSON lines or Parquet. Unset: MRPC, from the Hub.",
+            "data.validation_file": "Your validation pairs. Unset: a tenth of the training file is held out.",
+            "trainer.max_epochs": "Passes over the training pairs.",
+            "early_stopping.patience": "Validations without an improvement before training stops.",
+            "seed_everything": "Seed of the head's first weights, the order of pairs and dropout.",
+            "ckpt_path": RESUMED,
+        },
+    ),
+    "validate": (
+        "validate --ckpt_path last",
+        {"ckpt_path": EVALUATED, "run": RUN, "data.validation_file": "Other pairs than the run's."},
+    ),
+    "test": (
+        "test --data.test_file labelled_pairs.csv",
+        {
+            "ckpt_path": EVALUATED,
+            "run": RUN,
+            "data.test_file": "Labelled pairs to score. Unset: the run's validation split.",
+            "data.test_split": "The split to score: train, validation or test.",
+            "data.eval_batch_size": SPEED_ALONE,
+        },
+    ),
+    "predict": (
+        "predict --data.predict_file new_pairs.csv",
+        {
+            "ckpt_path": EVALUATED,
+            "run": RUN,
+            "data.predict_file": "The pairs, with or without labels; -: standard input. Unset: the run's test split.",
+            "output": "",
+            "pair": "",
+            "glue": "",
+            "data.eval_batch_size": SPEED_ALONE,
+        },
+    ),
+    "export": (
+        "export --to my-model",
+        {"to": "", "onnx": "", "int8": "", "push_to_hub": "", "ckpt_path": EVALUATED, "run": RUN},
+    ),
+}
+# What Hugging Face's Trainer and other programs call our keys.
+ELSEWHERE = {
+    "batch_size": "data.batch_size",
+    "bf16": "trainer.precision",
+    "epochs": "trainer.max_epochs",
+    "fp16": "trainer.precision",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "learning_rate": "model.learning_rate",
+    "lr": "model.learning_rate",
+    "max_grad_norm": "trainer.gradient_clip_val",
+    "max_length": "data.max_length",
+    "max_seq_length": "data.max_length",
+    "max_steps": "trainer.max_steps",
+    "model": "model.model_name",
+    "model_name_or_path": "model.model_name",
+    "num_train_epochs": "trainer.max_epochs",
+    "output_dir": "trainer.logger.save_dir",
+    "per_device_eval_batch_size": "data.eval_batch_size",
+    "per_device_train_batch_size": "data.batch_size",
+    "resume_from_checkpoint": "ckpt_path",
+    "seed": "seed_everything",
+    "train_file": "data.train_file",
+    "validation_file": "data.validation_file",
+    "warmup_ratio": "model.warmup",
+    "warmup_steps": "model.warmup",
+    "weight_decay": "model.weight_decay",
+}
 
 
-class Flags(LightningCLI):
-    """LightningCLI with this project's flags and defaults.
-
-    Args:
-        words: The command line.
-    """
-
-    trainer: Any  # Lightning gives it attributes that a type checker does not see
-
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
-        super().__init__(
-            ParaphraseClassifier,
-            MRPCDataModule,
-            args=words,
-            trainer_class=Trainer,
-            parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False, "prog": "python -m mrpc_lightning"},
-            trainer_defaults=TRAINER_DEFAULTS,
-            save_config_callback=None,
-            seed_everything_default=42,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the subcommands, and the arguments of the Trainer's methods that are no flags."""
-        # No flag asks for a checkpoint whose loading runs code.
-        skipped = {name: {*names, "weights_only"} for name, names in LightningCLI.subcommands().items()}
-        skipped["predict"].add("return_predictions")
-        return {**skipped, "export": {"model", "datamodule"}}
-
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Give flags to the subcommand in use alone: those of each take a tenth of a second."""
-        if subcommand not in self.words:
-            return self.init_parser(**kwargs)
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        for name, options in OWN_FLAGS.get(subcommand, {}).items():
-            parser.add_argument(f"--{name}", **options)
-        return parser
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the two callbacks that every run has, and let the data follow the model's choices."""
-        parser.add_argument(
-            "--checkpoint_every",
-            type=int | None,
-            help="Optimizer steps between two writes of last.ckpt; null: as often as costs one percent of the time.",
-        )
-        parser.add_argument(
-            "--run", type=str | None, help="The run that --ckpt_path best or last means; null: the newest."
-        )
-        parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(ModelCheckpoint, "model_checkpoint")
-        parser.set_defaults({f"early_stopping.{name}": value for name, value in EARLY_STOPPING_DEFAULTS.items()})
-        parser.set_defaults({f"model_checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
-        for name in LINKED:  # this way round, so that a checkpoint's encoder decides on the tokenizer
-            parser.link_arguments(f"model.{name}", f"data.{name}")
+def add_flags(parser: LightningArgumentParser, subcommand: str) -> None:
+    """Add the flags of a subcommand, and those of the two callbacks that every run has."""
+    parser.add_argument("--ckpt_path", type=str | None, help=RESUMED if subcommand == "fit" else EVALUATED)
+    parser.add_argument("--run", type=str | None, help=RUN)
+    parser.add_argument(
+        "--checkpoint_every",
+        type=int | None,
+        help="Optimizer steps between two writes of last.ckpt; null: as often as costs one percent of the time.",
+    )
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    for name, options in OWN_FLAGS.get(subcommand, {}).items():
+        parser.add_argument(f"--{name}", **options)
+    parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+    parser.add_lightning_class_args(ModelCheckpoint, "model_checkpoint")
+    parser.set_defaults({f"early_stopping.{name}": value for name, value in EARLY_STOPPING_DEFAULTS.items()})
+    parser.set_defaults({f"model_checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
+    for name in LINKED:  # this way round, so that a checkpoint's encoder decides on the tokenizer
+        parser.link_arguments(f"model.{name}", f"data.{name}")

@@ -1,180 +1,231 @@
-"""The command line's words: errors of one line, and which words name config files."""
+"""The parser: its help, and errors of one line that name the flag or the line of a file, and what it expects."""
 
 import difflib
+import inspect
+import json
 import re
 import textwrap
-from argparse import SUPPRESS
+import types
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mrpc_lightning import demo
+from mrpc_lightning.cli.flags import ELSEWHERE, HELP, LINKED, OWN_FLAGS
 from mrpc_lightning.cli.instant import SUBCOMMANDS, raise_usage
+from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import ParaphraseClassifier
 
-CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
-EVALUATED = {
-    "ckpt_path": f'What to use: {CKPT_PATH} Unset: "best". "none": an encoder that was fine-tuned elsewhere, as it is.',
-    "run": 'The run that "best" and "last" mean, such as version_3. Unset: the newest.',
+SECTIONS: dict[str, type] = {
+    "trainer": Trainer,
+    "model": ParaphraseClassifier,
+    "data": MRPCDataModule,
+    "early_stopping": EarlyStopping,
+    "model_checkpoint": ModelCheckpoint,
 }
-# What a subcommand's help begins with: an example, and the flags that matter, explained for this command line.
-FIRST_FLAGS = {
-    "fit": (
-        "fit --config configs/mrpc.yaml --model.model_name FacebookAI/roberta-base",
-        {
-            "config": "A YAML file of flags. configs/mrpc.yaml has all that matter, with their meaning and default.",
-            "model.model_name": 'The encoder: a name on the Hugging Face Hub, a local folder, or "demo".',
-            "model.learning_rate": "Peak learning rate of AdamW.",
-            "data.batch_size": "Training pairs a process and step.",
-            "data.train_file": "Your training pairs: CSV, TSV, JSON lines or Parquet. Unset: MRPC, from the Hub.",
-            "data.validation_file": "Your validation pairs. Unset: a tenth of the training file is held out.",
-            "trainer.max_epochs": "Passes over the training pairs.",
-            "early_stopping.patience": "Validations without an improvement before training stops.",
-            "seed_everything": "Seed of the head's first weights, the order of pairs and dropout.",
-            "ckpt_path": 'Go on with a run that was stopped: "last", of the newest that has one; or a run\'s folder.',
-        },
-    ),
-    "validate": (
-        "validate --ckpt_path last",
-        {**EVALUATED, "data.validation_file": "Other pairs than the run's."},
-    ),
-    "test": (
-        "test --data.test_file labelled_pairs.csv",
-        {
-            **EVALUATED,
-            "data.test_file": "Labelled pairs to score. Unset: the run's validation split.",
-            "data.test_split": "The split to score: train, validation or test.",
-            "data.eval_batch_size": "Pairs a process and step; changes speed and memory alone.",
-        },
-    ),
-    "predict": (
-        "predict --data.predict_file new_pairs.csv",
-        {
-            **EVALUATED,
-            "data.predict_file": "The pairs, with or without labels; -: standard input. Unset: the run's test split.",
-            "output": "The table to write: .csv, .tsv, .jsonl or .parquet. Unset: predictions.csv in the run's folder.",
-            "pair": "Two sentences: answer this pair alone.",
-            "glue": "Write GLUE's MRPC.tsv.",
-            "data.eval_batch_size": "Pairs a process and step; changes speed and memory alone.",
-        },
-    ),
-    "export": (
-        "export --to my-model",
-        {
-            "to": "The folder to make.",
-            "onnx": "Also write model.onnx, checked against PyTorch.",
-            "int8": "Also write model.int8.onnx, and say what it costs in F1.",
-            "push_to_hub": "Upload to owner/name on the Hub; private, unless --public is given.",
-            **EVALUATED,
-        },
-    ),
-}
-CONFIG_FLAGS = ("--config", "-c")
+# Words that take no value, or two.
+ARITY = {"debug": 0, "glue": 0, "onnx": 0, "int8": 0, "public": 0, "pair": 2, "print_config": 0, "help": 0}
+YAML_BOOLS = "; YAML reads yes, no, on and off as true and false: put quotes around them"
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one line and name the flag that was probably meant."""
+    """Lightning's parser, with a help that begins with what matters and errors of one line."""
+
+    words: typing.Sequence[str] = ()  # the command line after the subcommand
+
+    @property
+    def subcommand(self) -> str:
+        """The subcommand that this parser is for."""
+        return (self.prog or "").split()[-1]
 
     def format_help(self, *args: Any) -> str:
-        """Return the help: of a subcommand, first an example and the flags that matter, then all the rest."""
-        subcommand = (self.prog or "").split()[-1]
-        if subcommand not in FIRST_FLAGS:
-            return str(super().format_help(*args))
-        example, texts = FIRST_FLAGS[subcommand]
+        """Return the help: first an example and the flags that matter, then all of them."""
+        example, texts = HELP[self.subcommand]
+        defaults, own = dict(self.get_defaults().items()), OWN_FLAGS.get(self.subcommand, {})
         lines = []
         for flag, text in texts.items():
-            action = self._option_string_actions[f"--{flag}"]
-            action.help = text
-            default = "" if action.default in (None, SUPPRESS) else f" (default: {action.default})"
+            default = "" if defaults.get(flag) in (None, False) else f" (default: {defaults[flag]})"
             lines += textwrap.wrap(
-                f"{'--' + flag:26}{text}{default}", 100, initial_indent="  ", subsequent_indent=" " * 28
+                f"{'--' + flag:26}{text or own[flag]['help']}{default}",
+                100,
+                initial_indent="  ",
+                subsequent_indent=" " * 28,
             )
         everything = str(super().format_help(*args))
         rest = everything[everything.index("\n\n") :].strip()  # the usage names every flag there is
         return (
-            f"usage: python -m mrpc_lightning {subcommand} [--config FILE] [--flag value ...]\n\n"
-            f"{SUBCOMMANDS[subcommand].capitalize()}. For example:\n\n  python -m mrpc_lightning {example}\n\n"
+            f"usage: python -m mrpc_lightning {self.subcommand} [--config FILE] [--flag value ...]\n\n"
+            f"{SUBCOMMANDS[self.subcommand].capitalize()}. For example:\n\n  python -m mrpc_lightning {example}\n\n"
             "The flags that matter:\n\n" + "\n".join(lines) + f"\n\nAll flags, in groups:\n\n{rest}\n"
         )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print an error and exit with code 2."""
-        raise_usage(explain_parser_error(str(message), self._keys()))
+        """Print what is wrong in one line, and exit with code 2."""
+        raise_usage(self._explain(" ".join(str(message).split())))
 
-    def _keys(self) -> list[str]:
-        parsers: list[Any] = [self]
-        if self._subcommands_action:
-            parsers += self._subcommands_action._name_parser_map.values()
-        return sorted({option.lstrip("-") for parser in parsers for option in parser._option_string_actions})
-
-
-def explain_parser_error(message: str, keys: list[str]) -> str:
-    """Turn jsonargparse's message, of up to ten lines, into one line for the person at the keyboard.
-
-    Args:
-        message: What jsonargparse says.
-        keys: All keys there are, such as "model.learning_rate".
-    """
-    text = " ".join(message.split())
-    if found := re.match(r'Parser key "([\w.]+)": (.*)', text):
-        key, problem = found.groups()
-        value = re.search(r"(?:Got|Given) value: (\S.*?)(?: Given value|$)", problem[problem.rfind("value type") + 1 :])
-        literals = re.findall(r"typing\.Literal\[(.*?)\]", problem.split("Errors:")[0])
-        types = re.findall(r"<class '(\w+)'>", problem.split("Errors:")[0].split("Got value")[0])
-        names = [*dict.fromkeys(", ".join(literals).replace("'", "").split(", ") if literals else [])]
-        names += ["null" if name == "NoneType" else name for name in dict.fromkeys(types)]
-        names += ["a class path"] * ("lightning." in problem)
-        if value and names:
-            return f"--{key} {value[1]}: expected {', '.join(names[:-1])}{' or ' * (len(names) > 1)}{names[-1]}"
-        return f"--{key}: {problem}"
-    if text.startswith('expected "subcommand"'):
-        return f"say what to do: {', '.join(SUBCOMMANDS)}; for example: {demo.COMMAND}"
-    if "invalid choice" in text:
-        keys = list(SUBCOMMANDS)
-    if found := re.search(r"arguments are required: \w+\.(\S+)", text):
-        return f"--{found[1]} is required"
-    if found := re.search(r"not accepted before subcommand '(\w+)'", text):
-        return f"flags and --config go after {found[1]}"
-    if found := re.search(r"nrecognized arguments: ([^-\s]\S*)", text):
-        return f"{found[1]}: what does it belong to? A checkpoint or a run's folder goes after --ckpt_path"
-    found = re.search(r"(?:arguments: -*|accept option '|invalid choice: ')([\w.]+)", text)
-    word = found[1] if found else ""
-    close = [key for key in keys if word and key.startswith(word)] or difflib.get_close_matches(word, keys, n=1)
-    return f"{text}; did you mean {'--' * ('invalid choice' not in text)}{close[0]}?" if close else text
+    def _explain(self, message: str) -> str:
+        keys = [key for key in self.get_defaults().keys() if key != "config"]
+        files, flags = split_config_files(self.words)
+        given = [*flags_given(flags), *keys_of_files(files)]
+        for key, _, place in given:
+            if key.removeprefix("data.") in LINKED and key.startswith("data."):
+                return f"{place}: must be given via model.{key[5:]}"
+            if not is_known(key, keys):
+                close = suggest(key, keys)
+                return f"{place}: no such key" + (f"; did you mean --{close}?" if close else "")
+        if stray := stray_words(flags):
+            hint = f" --data.predict_file {stray[0]}," if self.subcommand == "predict" else ""
+            return (
+                f"unexpected argument {stray[0]}; did you mean{hint} --ckpt_path {stray[0]}?"
+                if hint
+                else f"unexpected argument {stray[0]}; pass a checkpoint or a run folder with --ckpt_path"
+            )
+        found = re.search(r'key "([\w.]+)"', message)
+        if found is None:
+            return message
+        key, wanted = found[1], expected(found[1])
+        values = [(value, place) for name, value, place in given if name == key]
+        if not values:
+            return f"--{key} is required" if key in keys and "required" in message else message
+        value, place = values[0]
+        bools = isinstance(value, list) and any(isinstance(item, bool) for item in value)
+        shown = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+        return f"{place} {shown}: expected {wanted}{YAML_BOOLS * bools}" if wanted else f"{place} {shown}: {message}"
 
 
-def split_config_files(words: list[str]) -> tuple[list[str], list[str]]:
-    """Part a command line's `--config FILE` words from the others, both in their order."""
+def expected(key: str) -> str:
+    """Return what a key's type accepts, as a person writes it; empty for a key of no class."""
+    section, _, name = key.partition(".")
+    if section not in SECTIONS or name not in inspect.signature(SECTIONS[section]).parameters:
+        return {"seed_everything": "int or bool", "checkpoint_every": "int or null"}.get(key, "")
+    names = list(dict.fromkeys(accepted(typing.get_type_hints(vars(SECTIONS[section])["__init__"])[name])))
+    for last in ("null", "a class path"):
+        names = [each for each in names if each != last] + [last] * (last in names)
+    return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
+
+
+def accepted(annotation: Any) -> Iterator[str]:
+    """Yield a name for each alternative of a type."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from accepted(argument)
+    elif origin is typing.Literal:
+        yield from map(str, arguments)
+    elif origin is list and arguments == (str,):
+        yield """a list, such as '["a", "b"]'"""
+    elif annotation in (bool, int, float, str):
+        yield annotation.__name__
+    else:
+        yield "null" if annotation is type(None) else "a class path"
+
+
+def is_known(key: str, keys: list[str]) -> bool:
+    """Say whether a key is one of the parser's, a section of them, or an argument of a class that one names."""
+    ours = ("config", "c", "help", "h", "print_config", *SECTIONS)
+    is_object = re.match(r"trainer\.(accelerator|strategy|logger|callbacks|plugins|profiler)\b", key) is not None
+    return key in ours or key in keys or is_object or any(name.startswith(f"{key}.") for name in keys)
+
+
+def suggest(key: str, keys: list[str]) -> str:
+    """Return the key that was probably meant; empty if none is close."""
+    key = key.removesuffix("+")
+    if key in ELSEWHERE:
+        return ELSEWHERE[key]
+    begun = [name for name in keys if name.startswith(key)] + [name for name in keys if name.endswith(f".{key}")]
+    section, _, last = key.rpartition(".")
+    inside = {name.rpartition(".")[2]: name for name in keys if name.rpartition(".")[0] == section} if section else {}
+    parts = inside or {name.rpartition(".")[2]: name for name in keys}
+    close = difflib.get_close_matches(last, parts, n=1, cutoff=0.7)
+    return begun[0] if begun else parts[close[0]] if close else ""
+
+
+def split_config_files(words: typing.Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate a command line's config files from its other words, both in their order."""
     files: list[str] = []
-    flags: list[str] = []
+    others: list[str] = []
     rest = iter(words)
     for word in rest:
-        if word in CONFIG_FLAGS:
-            files += [word, next(rest, "")]
+        if word in ("--config", "-c"):
+            files.append(next(rest, ""))
+        elif word.startswith(("--config=", "-c=")):
+            files.append(word.partition("=")[2])
         else:
-            (files if word.startswith(("--config=", "-c=")) else flags).append(word)
-    return files, flags
+            others.append(word)
+    return files, others
 
 
-def check_config_files(words: list[str]) -> None:
-    """See to it that config files can be read, before a parser that does not name them reads them.
+def flags_given(words: list[str]) -> list[tuple[str, str, str]]:
+    """Return key, value and name of each flag of a command line."""
+    return [
+        (
+            word[2:].partition("=")[0].removesuffix("+"),
+            word.partition("=")[2] if "=" in word else (words[number + 1] if number + 1 < len(words) else ""),
+            word.partition("=")[0] if is_flag_with_place(word) else word,
+        )
+        for number, word in enumerate(words)
+        if word.startswith("--") and (not number or words[number - 1] != "--pair")
+    ]
 
-    Args:
-        words: `--config` words, as `split_config_files` gives them.
+
+def is_flag_with_place(word: str) -> bool:
+    """Say whether a word is a flag of a section, whose value an error shows behind it."""
+    return "." in word.partition("=")[0] or "=" not in word
+
+
+def stray_words(words: list[str]) -> list[str]:
+    """Return the words that belong to no flag."""
+    stray, left = [], 0
+    for word in words:
+        if word.startswith("--") and not left > 0:
+            left = 0 if "=" in word else ARITY.get(word[2:], 1)
+        elif left:
+            left -= 1
+        else:
+            stray.append(word)
+    return stray
+
+
+def keys_of_files(names: list[str]) -> list[tuple[str, Any, str]]:
+    """Return each key that config files set, its value, and where it stands.
 
     Raises:
-        InputError: If one is no YAML mapping, or not UTF-8.
+        InputError: If a file is missing, no YAML mapping, or not UTF-8.
     """
-    for name in (word.partition("=")[2] if "=" in word else word for word in words if word not in CONFIG_FLAGS):
-        if not Path(name).is_file():
-            continue  # the parser says so, and it takes YAML in place of a name
+    found: list[tuple[str, Any, str]] = []
+    for name in names:
+        path = Path(name)
         try:
-            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+            is_file = path.is_file()
+        except OSError:  # a text of YAML, longer than a name may be
+            is_file = False
+        if not is_file and not re.search(r"[:{\n]", name):
+            raise InputError(f"--config {name}: no such file")
+        try:
+            node = yaml.compose(path.read_text(encoding="utf-8") if is_file else name, Loader=yaml.SafeLoader)
+            if not isinstance(node, yaml.MappingNode):
+                raise InputError(f"--config {name}: holds no keys")
+            found += walk(node, f"{name}, line " if is_file else "--config ", "")
         except UnicodeDecodeError as error:
             raise InputError(f"--config {name}: not UTF-8; save the file as UTF-8") from error
         except yaml.YAMLError as error:
             raise InputError(f"--config {name}: not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"--config {name}: holds no keys")
+    return found
+
+
+def walk(node: yaml.MappingNode, place: str, prefix: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield the keys of a YAML mapping with values and lines; a class with its arguments is one value."""
+    for name, value in node.value:
+        key = f"{prefix}{name.value}"
+        inner = value.value if isinstance(value, yaml.MappingNode) else []
+        if inner and not any(each.value == "class_path" for each, _ in inner):
+            yield from walk(value, place, f"{key}.")
+        else:
+            where = f"{place}{name.start_mark.line + 1}: {key}" if place.endswith("line ") else key
+            yield key, yaml.safe_load(yaml.serialize(value)), where

@@ -23,7 +23,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.hub import transport_error
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.report.subsets import measure
-from mrpc_lightning.run.runs_old import flatten
+from mrpc_lightning.run.run import flatten
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Of logits, between PyTorch and ONNX Runtime, both in float32.

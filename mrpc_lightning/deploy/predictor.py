@@ -10,7 +10,8 @@ import torch
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier, Prediction
 from mrpc_lightning.pairs.tokens import unpack
-from mrpc_lightning.run import runs_old as runs
+from mrpc_lightning.run.checkpoint import read_checkpoint
+from mrpc_lightning.run.run import find_checkpoint
 
 
 class Predictor:
@@ -20,7 +21,7 @@ class Predictor:
         model: The model, with its tokenizer.
     """
 
-    def __init__(self, model: ParaphraseClassifier) -> None:
+    def __init__(self, model: ParaphraseClassifier, device: Any = None) -> None:
         self.model = model.eval()
 
     @classmethod
@@ -34,20 +35,23 @@ class Predictor:
         Raises:
             InputError: If there is no such checkpoint, or it is damaged.
         """
-        checkpoint = runs.find_checkpoint(str(ckpt_path), Path(logs))
-        content = runs.read_checkpoint(checkpoint)
-        model = runs.load(ParaphraseClassifier, checkpoint)
+        checkpoint = find_checkpoint(str(ckpt_path), Path(logs))
+        content = read_checkpoint(checkpoint)
+        model = ParaphraseClassifier.restore(content)
         files = content.get("MRPCDataModule", {}).get("tokenizer")
         if not files:
             raise InputError(f"{checkpoint}: of an older version, without its tokenizer")
         model.tokenizer = unpack(files, f"--ckpt_path {checkpoint}")
         model.max_length = content["datamodule_hyper_parameters"]["max_length"]
-        model.autocast_dtype = torch.bfloat16 if runs.precision(content) == "bf16-mixed" else None
+        model.autocast_dtype = torch.bfloat16 if content["made_with"]["trainer_precision"] == "bf16-mixed" else None
         return cls(model)
 
     def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each pair of sentences, in their order; see `ParaphraseClassifier.predict`."""
         return self.model.predict(pairs, batch_size)
+
+    def predict_lines(self, lines: Any, columns: Any = None) -> Any:
+        return answer_lines(self.model, lines)
 
 
 def answer_lines(model: ParaphraseClassifier, lines: Iterable[str]) -> Iterator[str]:

@@ -16,7 +16,6 @@ from mrpc_lightning.model import COUNTS
 from mrpc_lightning.report import plots
 from mrpc_lightning.report import subsets as analysis
 from mrpc_lightning.report.curves import Diagnosis, diagnose
-from mrpc_lightning.run.runs_old import write_text
 
 TITLES = {
     "accuracy": "accuracy",

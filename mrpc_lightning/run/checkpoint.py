@@ -1,35 +1,35 @@
-"""What a checkpoint holds, when it is written, and how: such that a run goes on as though it had never stopped."""
+"""A checkpoint's file: written whole or not at all, read without running code from it, and written when it is time."""
 
-import os
-import random
+import pickle
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
-from torchmetrics import Metric
 
 from mrpc_lightning.errors import InputError, Stopped
-from mrpc_lightning.run.runs_old import how_to_resume, run_dir
+from mrpc_lightning.run.finite import diverged
+from mrpc_lightning.run.provenance import describe as describe_run
+from mrpc_lightning.run.resume import how_to_resume
+from mrpc_lightning.run.run import Run, replacing
 from mrpc_lightning.run.signals import StopRequest
+from mrpc_lightning.run.state import check_paths, moved, process_state, restore_process
 
-# Unless a number of steps is set, writing takes at most this share of the time; in the midst of an epoch it waits this
-# many seconds at least.
+# Unless a number of steps is set, writing takes at most this share of the time; in the middle of an epoch at least this
+# many seconds lie between two writes.
 SHARE_OF_TIME, LEAST_SECONDS = 0.01, 30.0
-STEPS_BETWEEN_LOOKS = 10
+STEPS_BETWEEN_CHECKS = 10
 # Until the first checkpoint was timed: AdamW keeps three numbers of 4 bytes for each weight, on a slow disk.
 BYTES_A_WEIGHT, BYTES_A_SECOND = 12, 5e8
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, with the recipe of its run.
+    """Write a checkpoint whole or not at all, with facts about its run.
 
     Args:
         about: What each checkpoint says of its run.
@@ -40,23 +40,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.about = about
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a file beside the final one, and let it take that one's place once it is on the disk.
+        """Write a file beside the final one, and move it there once it is on the disk.
 
         Raises:
             InputError: If it cannot be written; the file that was there is intact.
         """
         final = Path(path)
-        temporary = final.with_name(f"{final.name}.tmp")
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(final) as temporary, temporary.open("wb") as file:
                 torch.save({**checkpoint, **self.about}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(final)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error.__context__, Stopped):  # a signal came in the midst of it
+            if isinstance(error.__context__, Stopped):  # a signal came while it was written
                 raise error.__context__ from error
             kept = "; the previous one is intact" if final.exists() else ""
             cause = error if isinstance(error, OSError) else error.__context__
@@ -64,19 +58,76 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise InputError(f"{final}: the checkpoint cannot be written: {reason}{kept}") from error
 
 
+def record_facts(trainer: Trainer, recipe: str, job: tuple[str | None, list[str]]) -> str:
+    """Let each checkpoint of a run say what it was made with.
+
+    Args:
+        trainer: The run's Trainer.
+        recipe: The run's recipe as YAML.
+        job: The SLURM job, if this is one, and the command line, by which a requeued job knows its run.
+
+    Returns:
+        The text of config.yaml: the recipe under the same facts.
+    """
+    about = describe_run(trainer)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's own stays
+        facts = {"made_with": about, "world_size": trainer.world_size, "slurm_job": job if job[0] else None}
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO(facts)
+    return "".join(f"# {name}: {value}\n" for name, value in about.items()) + recipe
+
+
+def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """Read a checkpoint without running code from it; tensors stay on disk until they are used.
+
+    Raises:
+        InputError: If the file is no checkpoint of this project.
+    """
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"--ckpt_path {checkpoint}: holds something other than weights and plain values; nothing of it was run"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise InputError(f"--ckpt_path {checkpoint}: not a readable checkpoint; it is damaged or cut short") from error
+    if not isinstance(content, dict) or "encoder_config" not in content:
+        raise InputError(f"--ckpt_path {checkpoint}: not a checkpoint of mrpc_lightning")
+    return content
+
+
+def without_weights(value: Any) -> Any:
+    """Return a checkpoint's values without its weights; other tensors are copied, so that the file can be replaced."""
+    if isinstance(value, dict):
+        big = ("state_dict", "optimizer_states")
+        return {key: without_weights(item) if key not in big else {} for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_weights, value))
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def describe(checkpoint: Path, content: Mapping[str, Any]) -> str:
+    """Say which checkpoint was read, of which epoch, and its validation metrics when it was saved."""
+    epoch, step = content["loops"]["fit_loop"]["epoch_progress"]["current"]["started"], content["global_step"]
+    metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith("val_")}
+    scored = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "no validation yet"
+    return f"{checkpoint}, epoch {epoch}, optimizer step {step:,}; when it was saved: {scored}"
+
+
 class LastCheckpoint(Callback):
-    """Writes `last.ckpt`, which holds all that a run needs to go on, and takes it up again.
+    """Write `last.ckpt`, which holds everything that a run needs to be resumed, and restore a run from it.
 
     It is written at the start of an epoch, when everything of the epoch before is done and logged; every so many
     optimizer steps; when a signal asks the run to stop; and at the end.
 
     Args:
+        run: The run.
         every: Optimizer steps between two writes. None: as often as costs one percent of the time, and then at the
             start of an epoch too only if it costs no more.
         stop_request: Knows whether a signal came.
     """
 
-    def __init__(self, every: int | None, stop_request: StopRequest) -> None:
+    def __init__(self, run: Run, every: int | None, stop_request: StopRequest) -> None:
+        self.run = run
         self.every = every
         self.stop_request = stop_request
         self._restored: dict[str, Any] | None = None
@@ -87,14 +138,14 @@ class LastCheckpoint(Callback):
         self._saving = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to look out for signals."""
+        """Start to listen for signals."""
         self._saved_step, self._saved_at = trainer.global_step, time.perf_counter()
         weights = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
         self._seconds = weights * BYTES_A_WEIGHT / BYTES_A_SECOND
         self.stop_request.listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Write, where it is time to: between two batches nothing is half done, and all is logged."""
+        """Write, where it is time to: between two batches nothing is half done, and everything is logged."""
         if self._restored is not None:
             restore_process(pl_module, self._restored)
             self._restored = None
@@ -106,30 +157,25 @@ class LastCheckpoint(Callback):
             loop.val_loop.batch_progress.load_state_dict(self._validation_progress)
         if batch_idx % trainer.accumulate_grad_batches:
             return  # gradients of half a step are in no checkpoint
-        # Several processes agree only now and then: asking makes each wait for all.
-        together = trainer.world_size == 1 or trainer.global_step % STEPS_BETWEEN_LOOKS == 0
-        signum = self.stop_request.agreed(trainer) if together else 0
+        signum = self.stop_request.agreed(trainer)
         if (signum or self._is_due(trainer, batch_idx)) and trainer.global_step != self._saved_step:
             self.save(trainer)
         if signum and trainer.global_step == 0:
-            raise Stopped(signum, "stopped before the first optimizer step: there is nothing to go on from")
+            raise Stopped(signum, "stopped before the first optimizer step: there is nothing to resume from")
         if signum:
             what = f"stopped after optimizer step {trainer.global_step:,}"
             if trainer.is_global_zero:
                 what += self.stop_request.requeue(signum)
-            raise Stopped(signum, how_to_resume(what, run_dir(trainer)))
+            raise Stopped(signum, how_to_resume(what, self.run.folder))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write at the end."""
         self.save(trainer)
-        if signum := self.stop_request.agreed(trainer):
-            folder = run_dir(trainer)
-            raise Stopped(
-                signum, f"training is done; score it with:\n  python -m mrpc_lightning test --ckpt_path {folder}"
-            )
+        if signum := self.stop_request.agreed(trainer, at_once=True):
+            raise Stopped(signum, how_to_resume("stopped when training was done and nothing scored", self.run.folder))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add what each process has of its own; to last.ckpt alone, as others are written in the midst of things."""
+        """Add what each process has of its own; to last.ckpt alone, as others are written in the middle of a step."""
         if not self._saving:
             return
         state = process_state(pl_module)
@@ -140,7 +186,7 @@ class LastCheckpoint(Callback):
         checkpoint["processes"] = states
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep what this process had until the first batch, and let the best checkpoint be where the run is now.
+        """Keep this process's state until the first batch, and move the paths of a moved run.
 
         Raises:
             InputError: If the checkpoint names a file outside its run as its own.
@@ -150,13 +196,13 @@ class LastCheckpoint(Callback):
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and state:
-                callback.current_score = state["current_score"]  # Lightning does not take it up
+                callback.current_score = state["current_score"]  # Lightning does not restore it
                 state = moved(state, state["dirpath"], str(callback.dirpath))
                 check_paths(state)
                 checkpoint["callbacks"][callback.state_key] = state
         for stopping in trainer.early_stopping_callbacks:
             state = checkpoint["callbacks"][stopping.state_key]
-            state["patience"] = stopping.patience  # the checkpoint's would go before the flag's
+            state["patience"] = stopping.patience  # else the checkpoint's would win over the flag's
             trainer.should_stop |= state["wait_count"] >= stopping.patience
 
     def save(self, trainer: Trainer) -> None:
@@ -171,7 +217,7 @@ class LastCheckpoint(Callback):
         for logger in trainer.loggers:
             logger.experiment.flush() if isinstance(logger, TensorBoardLogger) else logger.save()
         self._saving = True
-        trainer.save_checkpoint(run_dir(trainer) / "checkpoints" / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(self.run.path("checkpoints/last.ckpt"), weights_only=False)
         self._saving = False
         self._saved_step, self._saved_at = trainer.global_step, time.perf_counter()
         self._seconds = self._saved_at - start
@@ -179,114 +225,7 @@ class LastCheckpoint(Callback):
     def _is_due(self, trainer: Trainer, batch_idx: int) -> bool:
         if self.every is not None:
             return batch_idx == 0 or trainer.global_step % self.every == 0
-        if batch_idx and trainer.global_step % STEPS_BETWEEN_LOOKS:
+        if batch_idx and trainer.global_step % STEPS_BETWEEN_CHECKS:
             return False
         waited, least = time.perf_counter() - self._saved_at, LEAST_SECONDS if batch_idx else 0.0
         return bool(trainer.strategy.broadcast(waited > max(least, self._seconds / SHARE_OF_TIME)))
-
-
-class FiniteLoss(Callback):
-    """Stops a run whose loss is no finite number, and names the optimizer step."""
-
-    def __init__(self) -> None:
-        self._first: Tensor | None = None
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Note the first such step; on a GPU look at the note only now and then, as looking waits for the GPU.
-
-        Raises:
-            InputError: If there was such a step.
-        """
-        loss, step = outputs["loss"], trainer.global_step
-        if self._first is None:
-            self._first = torch.full_like(loss, torch.inf)
-        self._first = self._first.minimum(torch.where(loss.isfinite(), torch.inf, float(step)))
-        if (loss.device.type == "cpu" and trainer.world_size == 1) or step % STEPS_BETWEEN_LOOKS == 0:
-            self._look(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look before a checkpoint is kept as the best.
-
-        Raises:
-            InputError: If the loss was not finite.
-        """
-        if self._first is not None:
-            self._look(trainer)
-        loss = trainer.callback_metrics.get("val_loss")
-        if loss is not None and not bool(loss.isfinite()) and not trainer.sanity_checking:
-            raise InputError(diverged(trainer, f"the validation loss is {float(loss)}"))
-
-    def _look(self, trainer: Trainer) -> None:
-        assert self._first is not None
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(self._first, torch.distributed.ReduceOp.MIN)
-        if bool(self._first.isfinite()):
-            raise InputError(diverged(trainer, "the training loss is no finite number", int(self._first)))
-
-
-def diverged(trainer: Trainer, what: str, step: int | None = None) -> str:
-    """Say that training came to nothing, at which optimizer step, and what is left."""
-    best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
-    left = f"; the best checkpoint so far is {best}" if best else ""
-    return (
-        f"optimizer step {trainer.global_step if step is None else step:,}, epoch {trainer.current_epoch + 1}: {what}; "
-        f"training diverged: try a lower --model.learning_rate{left}"
-    )
-
-
-def process_state(module: LightningModule) -> dict[str, Any]:
-    """Return what is not in Lightning's checkpoint: random numbers, and figures in the midst of an epoch."""
-    version, key, gauss = random.getstate()
-    name, words, *rest = numpy.random.get_state()
-    return {
-        "random": {
-            "python": [version, list(key), gauss],
-            "numpy": [name, [int(word) for word in words], *rest],
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(module.device) if module.device.type == "cuda" else None,
-        },
-        "metrics": {
-            name: {key: value.clone() for key, value in metric.metric_state.items() if isinstance(value, Tensor)}
-            for name, metric in module.named_modules()
-            if isinstance(metric, Metric)
-        },
-    }
-
-
-def restore_process(module: LightningModule, state: Mapping[str, Any]) -> None:
-    """Set what `process_state` returned."""
-    version, key, gauss = state["random"]["python"]
-    random.setstate((version, tuple(key), gauss))
-    name, words, *rest = state["random"]["numpy"]
-    numpy.random.set_state((name, numpy.array(words, dtype=numpy.uint32), *rest))
-    torch.set_rng_state(state["random"]["torch"].cpu())
-    if state["random"]["cuda"] is not None and module.device.type == "cuda":
-        torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), module.device)
-    metrics = dict(module.named_modules())
-    for name, values in state["metrics"].items():
-        for key, value in values.items():
-            setattr(metrics[name], key, value.to(module.device))
-
-
-def check_paths(state: Mapping[str, Any]) -> None:
-    """See to it that a ModelCheckpoint's state names files of its own folder alone: it may delete them.
-
-    Raises:
-        InputError: If it names others.
-    """
-    folder = Path(state["dirpath"])
-    names = [state["best_model_path"], state["kth_best_model_path"], state["last_model_path"], *state["best_k_models"]]
-    for name in names:
-        if name and (folder not in Path(name).parents or ".." in Path(name).relative_to(folder).parts):
-            raise InputError(f"the checkpoint names {name} as its run's, which is not in {folder}")
-
-
-def moved(state: Any, old: str, new: str) -> Any:
-    """Replace a folder at the start of every path in a callback's state."""
-    if isinstance(state, dict):
-        return {moved(key, old, new): moved(value, old, new) for key, value in state.items()}
-    if isinstance(state, str) and (state == old or state.startswith(old + os.sep)):
-        return new + state[len(old) :]
-    return state

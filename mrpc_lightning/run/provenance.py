@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
@@ -10,10 +11,11 @@ from lightning.pytorch import Trainer
 from mrpc_lightning import __version__
 
 LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "torchmetrics", "numpy")
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of everything that can change a figure."""
+    """Return the versions of everything that can change a metric."""
     found = {"mrpc_lightning": __version__, "python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -24,19 +26,19 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit that the current folder's repository is at, with "+" if files differ from it."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+    """Return the commit of this package's own checkout, with "+" if files differ from it; None if it has none."""
+    if not (CHECKOUT / ".git").exists():
         return None
-    return commit.stdout.strip() + "+" * bool(status.stdout.strip())
+    # Nothing that a repository's configuration names is run.
+    git = ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C", str(CHECKOUT)]
+    found = []
+    for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        found.append(done.stdout.strip())
+    return found[0] + "+" * bool(found[1])
 
 
 def device(trainer: Trainer) -> str:
@@ -67,5 +69,5 @@ def describe(trainer: Trainer) -> dict[str, str | None]:
         **versions(),
         "git_commit": git_commit(),
         "device": device(trainer),
-        "precision": str(trainer.precision),
+        "trainer_precision": str(trainer.precision),
     }

@@ -1,8 +1,9 @@
+"""What a run prints and records while it trains."""
+
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
@@ -10,10 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from mrpc_lightning.data import MRPCDataModule
-from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import FIGURES, ParaphraseClassifier
+from mrpc_lightning.model import METRICS, ParaphraseClassifier
 from mrpc_lightning.nn.optim import warmup_steps
-from mrpc_lightning.run.runs_old import run_dir, write_text
+from mrpc_lightning.run.run import Run
 from mrpc_lightning.text import count
 
 # TensorBoard's "custom scalars" page: training and validation in one chart.
@@ -22,19 +22,25 @@ CHARTS = {
         name: ["Multiline", [f"train_{name}$", f"val_{name}$"]] for name in ("loss", "accuracy", "f1")
     }
 }
-EPOCH_FIGURES = ("train_loss", "val_loss", "val_accuracy", "val_f1")
+PRINTED = ("train_loss", "val_loss", "val_accuracy", "val_f1")  # of each epoch
+
+
+def say(trainer: Trainer, text: str) -> None:
+    """Print on one process."""
+    if trainer.is_global_zero:
+        print(text, flush=True)
 
 
 def log_hyperparameters(
-    trainer: Trainer, model: LightningModule, config: Any, figures: Mapping[str, float | int]
+    trainer: Trainer, model: LightningModule, config: Any, metrics: Mapping[str, float | int]
 ) -> None:
-    """Put what people compare runs by beside the final figures, on TensorBoard's page of hyper-parameters.
+    """Log what people compare runs by beside the best checkpoint's metrics: TensorBoard has a page of these.
 
     Args:
         trainer: The Trainer, after its last evaluation.
         model: The model, for its hyper-parameters.
         config: The configuration of `fit`.
-        figures: What `results.collect` returned.
+        metrics: The best checkpoint's accuracy, F1 and loss.
     """
     chosen = {
         "seed": config.seed_everything,
@@ -44,90 +50,76 @@ def log_hyperparameters(
         "max_length": config.data.max_length,
         **{name: value for name, value in model.hparams.items() if isinstance(value, str | float | bool)},
     }
-    final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss")}
+    final = {f"best_{name}": metrics[name] for name in ("accuracy", "f1", "loss")}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, final, trainer.global_step)
         else:
             logger.log_metrics(final, trainer.global_step)
-        logger.finalize("success")  # the Trainer did, before these last figures
-
-
-def say(trainer: Trainer, text: str) -> None:
-    """Print on one process."""
-    if trainer.is_global_zero:
-        print(text, flush=True)
+        logger.finalize("success")  # the Trainer did so before these last metrics
 
 
 class RunRecorder(Callback):
-    """Say what a run is about to do, keep what it needs later, and tell how it went.
+    """Print what a run is about to do and how it goes, and record what its report needs.
 
     Args:
+        run: The run; None for a trial that leaves nothing behind.
+        recipe: The text of config.yaml.
+        reason: Why the run computes in the precision that it does.
         resumed_step: Optimizer steps that a resumed run has done; None for a new run.
-        reason: Why it computes in the precision that it does.
     """
 
-    def __init__(self, resumed_step: int | None, reason: str) -> None:
-        self.resumed_step = resumed_step
+    def __init__(self, run: Run | None, recipe: str, reason: str, resumed_step: int | None) -> None:
+        self.run = run
+        self.config = recipe
         self.reason = reason if resumed_step is None else "as the run began"
-        self.config = ""  # the text of config.yaml
+        self.resumed_step = resumed_step
         self.wall_seconds = 0.0
-        self.epochs: list[dict[str, float]] = []  # the figures of each
+        self.epochs: list[dict[str, float]] = []  # the metrics of each
         self.validation: dict[str, float] = {}  # those of the latest validation, and its epoch, from 0
         self.starts = 1
         self._start = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run goes on counting."""
+        """Return what a resumed run continues to count."""
         seconds = self.wall_seconds + time.perf_counter() - self._start
         return {"wall_seconds": seconds, "starts": self.starts, "epochs": self.epochs, "validation": self.validation}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue to count."""
         self.wall_seconds, self.starts = state_dict["wall_seconds"], state_dict["starts"] + 1
-        self.epochs, self.validation = state_dict.get("epochs", []), state_dict.get("validation", {})
+        self.epochs, self.validation = state_dict["epochs"], state_dict["validation"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print what follows from the configuration, keep configuration and tokenizer, lay out TensorBoard's charts.
-
-        Raises:
-            InputError: If the folder of a new run holds one already.
-        """
+        """Print what follows from the configuration, write recipe and tokenizer, lay out TensorBoard's charts."""
         self._start = time.perf_counter()
-        assert isinstance(pl_module, ParaphraseClassifier)
-        data: MRPCDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
-        folder = run_dir(trainer)  # the processes agree on it: all must ask
-        steps = int(trainer.estimated_stepping_batches)
-        if self.resumed_step is None and not trainer.fast_dev_run and (folder / "checkpoints").is_dir():  # type: ignore[attr-defined]  # Lightning sets it
-            raise InputError(
-                f"{folder}: holds a run already; --ckpt_path {folder} goes on with it; for a new one give the logger "
-                "another version"
-            )
-        trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
-        hparams = pl_module.hparams
+        assert isinstance(pl_module, ParaphraseClassifier)
+        data: MRPCDataModule = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+        steps, hparams = int(trainer.estimated_stepping_batches), pl_module.hparams
         sizes = {split: f"{len(pairs):,}" for split, pairs in data.pairs.items()}
-        sources = [data.source("train"), data.source("validation")]
-        source = sources[0] if sources[0] == sources[1] else " and ".join(sources)
+        sources = dict.fromkeys(data.source(split) for split in ("train", "validation"))
         weights = "" if hparams["pretrained"] else " with random weights"
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {source}")
-        print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters")
-        print(f"precision {trainer.precision}, {self.reason}")
         max_epochs = trainer.max_epochs or 0
         epochs = f"{count(max_epochs, 'epoch')}, " if max_epochs > 0 else ""
+        print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {' and '.join(sources)}")
+        print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters")
+        print(f"precision {trainer.precision}, {self.reason}")
+        if trainer.world_size > 1:
+            print(f"processes {trainer.world_size}, each with its part of every batch")
         print(
             f"schedule  {epochs}{count(steps, 'optimizer step')}, "
             f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}"
         )
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it
+        if self.run is None:
             return
-        print(f"run       {folder}\n", flush=True)
-        write_text(folder / "config.yaml", self.config)
+        print(f"run       {self.run.folder}\n", flush=True)
+        self.run.write("config.yaml", self.config)
         assert data.tokenizer is not None
         if self.resumed_step is None:
-            data.tokenizer.save_pretrained(folder / "tokenizer")
+            data.tokenizer.save_pretrained(self.run.path("tokenizer"))
         for logger in trainer.loggers:
             if not isinstance(logger, TensorBoardLogger):
                 continue
@@ -138,83 +130,35 @@ class RunRecorder(Callback):
                 logger.experiment.file_writer.add_event(start, self.resumed_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the figures of an epoch's last validation."""
+        """Record the metrics of an epoch's last validation."""
         if not trainer.sanity_checking:
             logged: Any = trainer.callback_metrics
-            found = {name: float(logged[name]) for name in FIGURES if name.startswith("val_") and name in logged}
+            found = {name: float(logged[name]) for name in METRICS if name.startswith("val_") and name in logged}
             self.validation = {"epoch": trainer.current_epoch, **found}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the epoch's figures."""
+        """Record and print the epoch's metrics."""
         assert isinstance(pl_module, ParaphraseClassifier)
-        # The model logs its training loss after this.
-        # What callback_metrics has of validation may be of an earlier epoch.
+        # The model logs its training loss after this. The latest validation may be of an earlier epoch.
         logged = self.validation if self.validation.get("epoch") == trainer.current_epoch else {}
-        found: dict[str, Any] = {**logged, **pl_module.figures("train")}
-        self.epochs.append(
-            {
-                "epoch": trainer.current_epoch + 1,
-                "step": trainer.global_step,
-                **{name: float(found[name]) for name in FIGURES if name in found},
-            }
-        )
-        figures = "  ".join(f"{name} {found[name]:.4f}" for name in EPOCH_FIGURES if name in found)
-        line = f"epoch {trainer.current_epoch + 1}  {figures}"
+        found: dict[str, Any] = {**logged, **pl_module.epoch_metrics("train")}
+        epoch = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        self.epochs.append({**epoch, **{name: float(found[name]) for name in METRICS if name in found}})
+        line = f"epoch {epoch['epoch']}  " + "  ".join(f"{name} {found[name]:.4f}" for name in PRINTED if name in found)
         # The bar prints above itself; a plain print would break it.
         progress_bar = trainer.progress_bar_callback
         if progress_bar is not None:
             progress_bar.print(line)
-        elif trainer.is_global_zero:
-            print(line, flush=True)
+        else:
+            say(trainer, line)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock of the run."""
         self.wall_seconds += time.perf_counter() - self._start
 
 
-class Answers(Callback):
-    """Keeps the probabilities that `test` computes, of both orders, for the report."""
-
-    def __init__(self) -> None:
-        self._parts: list[torch.Tensor] = []
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep a batch's."""
-        self._parts.append(outputs.cpu())
-
-    def collect(self, trainer: Trainer) -> dict[int, list[list[float]]]:
-        """Return, of all processes, the probabilities of each row that was scored: two orders, two classes."""
-        assert trainer.test_dataloaders is not None
-        return gather(trainer, trainer.test_dataloaders.sampler, torch.cat(self._parts, dim=1).transpose(0, 1))
-
-
-def gather(trainer: Trainer, batches: Any, values: torch.Tensor) -> dict[int, Any]:
-    """Bring together what all processes computed, by row.
-
-    Args:
-        trainer: The Trainer.
-        batches: This process's batches of rows, in the order in which they came.
-        values: What it computed, row for row.
-    """
-    rows = [row for batch in batches for row in batch][: len(values)]
-    found = dict(zip(rows, values.tolist(), strict=True))
-    if trainer.world_size > 1:
-        parts: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(parts, found)
-        found = {row: value for part in parts for row, value in part.items()}
-    return dict(sorted(found.items()))
-
-
 class EpochBar(TQDMProgressBar):
-    """A bar that leaves nothing behind: the lines that stay are the epochs' figures. Epochs count from 1, as there."""
+    """A bar that leaves nothing behind: the lines that stay are the epochs' metrics. Epochs count from 1, as there."""
 
     def on_train_epoch_start(self, trainer: Trainer, *rest: Any) -> None:
         """Name the epoch."""
@@ -231,12 +175,15 @@ class EpochBar(TQDMProgressBar):
 
     def init_train_tqdm(self) -> Tqdm:
         """Make the bar of training."""
-        bar = super().init_train_tqdm()
-        bar.leave = False
+        return self._fleeting(super().init_train_tqdm())
+
+    def init_predict_tqdm(self) -> Tqdm:
+        """Make the bar of scoring."""
+        bar = self._fleeting(super().init_predict_tqdm())
+        bar.set_description("scoring")
         return bar
 
-    def init_test_tqdm(self) -> Tqdm:
-        """Make the bar of scoring."""
-        bar = super().init_test_tqdm()
+    @staticmethod
+    def _fleeting(bar: Tqdm) -> Tqdm:
         bar.leave = False
         return bar

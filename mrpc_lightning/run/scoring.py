@@ -26,7 +26,11 @@ def score(
         Row numbers, of shape (pairs,); and probabilities, of shape (pairs, 2), or (pairs, 2 orders, 2 classes) where
         the loader gives pairs in both orders of their sentences. The same on every process.
     """
+    # The loader is ready: a data module of a fit that came before need not be set up for prediction.
+    owner: Any = trainer
+    data, owner.datamodule = owner.datamodule, None
     outputs: Any = trainer.predict(model, loader, return_predictions=True, ckpt_path=checkpoint, weights_only=True)
+    owner.datamodule = data
     found: Array = torch.cat(outputs).cpu().double().numpy()
     batches: Any = loader.sampler  # of rows
     rows = numpy.array([row for batch in batches for row in batch][: len(found)], dtype=numpy.int64)

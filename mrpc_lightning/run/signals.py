@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -63,24 +64,38 @@ def stop_at_once(signum: int, frame: FrameType | None) -> None:
 
 
 class StopRequest:
-    """Remembers a signal until the run has come to a place where it can stop."""
+    """Remember a signal until the run has come to a place where it can stop."""
 
     def __init__(self) -> None:
         self.signum = 0
+        self._next_step, self._asked = 0, (0, 0.0)
 
     def listen(self) -> None:
-        """Take the signals over."""
+        """Handle the signals from now on."""
         if threading.current_thread() is threading.main_thread():
             for signum in watched():
                 signal.signal(signum, self._note)
 
-    def agreed(self, trainer: Trainer) -> int:
-        """Return the signal that came to any of the processes; 0 if none did."""
+    def agreed(self, trainer: Trainer, at_once: bool = False) -> int:
+        """Return the signal that came to any of the processes; 0 if none did.
+
+        Several processes ask each other about once a second: asking makes each wait for all.
+
+        Args:
+            trainer: The Trainer. Every process must call this function at the same optimizer step.
+            at_once: Ask now.
+        """
+        step, now = trainer.global_step, time.monotonic()
         if trainer.world_size == 1:
             return self.signum
-        signum = torch.tensor(self.signum, device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(signum, torch.distributed.ReduceOp.MAX)
-        return int(signum)
+        if not at_once and step < self._next_step:
+            return 0
+        before, since = self._asked
+        pace = (step - before) / max(now - since, 1e-3)  # optimizer steps a second
+        asked = torch.tensor([self.signum, -max(1, min(round(pace), 100))], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        self._next_step, self._asked = step - int(asked[1]), (step, now)
+        return int(asked[0])
 
     def requeue(self, signum: int) -> str:
         """Put a pre-empted SLURM job back into the queue.

@@ -1,0 +1,139 @@
+"""What each subcommand does with the Trainer, the model and the data."""
+
+import contextlib
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from mrpc_lightning.deploy import export as exporting
+from mrpc_lightning.deploy import predict as predicting
+from mrpc_lightning.deploy.predictor import Predictor, show
+from mrpc_lightning.errors import InputError, Stopped
+from mrpc_lightning.nn.encoder import check_width
+from mrpc_lightning.report import final
+from mrpc_lightning.run.checkpoint import describe
+from mrpc_lightning.run.recorder import say
+from mrpc_lightning.run.resume import how_to_resume
+from mrpc_lightning.run.run import LOGS, Run
+from mrpc_lightning.run.settings import check_batches
+
+if TYPE_CHECKING:
+    from mrpc_lightning.cli.app import CLI
+
+TRIAL = "\nfast_dev_run: a batch or so of everything ran; nothing was saved; no metric means anything"
+
+
+def run(cli: "CLI") -> None:
+    """Run a subcommand; if it fails, end the processes that it started."""
+    try:
+        {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict, "export": export}[cli.command](cli)
+    finally:
+        launcher = cli.trainer.strategy.launcher
+        if sys.exc_info()[0] is not None and hasattr(launcher, "kill"):
+            launcher.kill(signal.SIGTERM)  # else the other processes wait for this one
+
+
+def prepare(cli: "CLI", stage: str) -> None:
+    """Read the pairs and the encoder, and say what was loaded: mistakes show before anything is written or computed."""
+    values, data = cli.config.data, cli.datamodule
+    data.trainer = cli.trainer
+    data.prepare_data()
+    data.setup(stage)
+    cli.model.setup(stage)
+    check_width(cli.model.model.config, values.max_length, values.pad_to_multiple_of)
+    announce(cli)
+
+
+def announce(cli: "CLI") -> None:
+    """Print what the person should know before the work begins."""
+    loaded = [] if cli.checkpoint is None else [f"loaded    {describe(cli.checkpoint, cli.content)}"]
+    for note in (*cli.notes, *loaded):
+        say(cli.trainer, note)
+
+
+def fit(cli: "CLI") -> None:
+    """Train, score the best checkpoint on the validation split, and close with a table and a report."""
+    data, trainer, model = cli.datamodule, cli.trainer, cli.model
+    if cli.config.data.test_file:
+        data.read("test")  # a mistake in it shows now, not after training
+    prepare(cli, "fit")
+    check_batches(trainer, data)
+    resumed = str(cli.checkpoint) if cli.checkpoint else None
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resumed, weights_only=True)
+        if cli.run is None:
+            say(trainer, TRIAL)
+        else:
+            best = cli.config_init.model_checkpoint.best_model_path
+            final.fit(trainer, model, data, cli.run, best, cli.config)
+    except Stopped as stopped:
+        if cli.run is not None and cli.run.last.is_file() and str(stopped) == "stopped" and trainer.world_size == 1:
+            raise Stopped(stopped.signum, how_to_resume("stopped at once", cli.run.folder)) from stopped
+        raise
+
+
+def evaluate(cli: "CLI") -> None:
+    """Score a checkpoint, and close with a table; `test` with a report as well."""
+    split = cli.datamodule.test_split if cli.command == "test" else "validation"
+    prepare(cli, cli.command)
+    warnings = []
+    if cli.content and split in cli.datamodule.other_pairs(cli.content["MRPCDataModule"]):
+        warnings.append(
+            f"these are not the {split} pairs of the run: {cli.datamodule.source(split)} has changed since, or is "
+            "another; pairs among them may have been trained on"
+        )
+    if cli.trainer.fast_dev_run:
+        cli.trainer.predict(cli.model, cli.datamodule.scoring_dataloader(split))
+        say(cli.trainer, TRIAL)
+        return
+    weights = str(cli.checkpoint or cli.model.hparams["model_name"])
+    final.evaluate(cli.trainer, cli.model, cli.datamodule, folder_of(cli), cli.command, split, weights, warnings)
+
+
+def folder_of(cli: "CLI") -> Run:
+    """Return where a command writes: the run; for an encoder that no run trained, a folder of its own."""
+    name = str(cli.model.hparams["model_name"]).strip("./").replace("/", "--")
+    return cli.run or Run(LOGS / "pretrained" / name)
+
+
+def predict(cli: "CLI") -> None:
+    """Predict one pair, those of standard input, or all of a file."""
+    predicting.check(cli.config)
+    config, values = cli.config, cli.config.data
+    if config.pair is not None or values.predict_file == "-":
+        with contextlib.redirect_stdout(sys.stderr):
+            announce(cli)
+        cli.model.tokenizer, cli.model.max_length = cli.datamodule.load_tokenizer(), values.max_length
+        cli.model.autocast_dtype = torch.bfloat16 if cli.trainer.precision == "bf16-mixed" else None
+        predictor = Predictor(cli.model, cli.trainer.strategy.root_device)
+        if config.pair:
+            print(show(predictor.predict([tuple(config.pair)])[0]))
+            return
+        for line in predictor.predict_lines(sys.stdin, (values.sentence1_column, values.sentence2_column)):
+            print(line, flush=True)
+        return
+    if cli.trainer.fast_dev_run:
+        prepare(cli, "predict")
+        cli.trainer.predict(cli.model, cli.datamodule.predict_dataloader())
+        say(cli.trainer, TRIAL)
+        return
+    announce(cli)
+    run = folder_of(cli)
+    path = Path(config.output) if config.output else run.path("MRPC.tsv" if config.glue else "predictions.csv")
+    made_by = {
+        "precision": str(cli.trainer.precision),
+        **cli.model.hparams,
+        **{name: values[name] for name in ("max_length", "sentence1_column", "sentence2_column")},
+    }
+    predicting.run(cli.trainer, cli.model, cli.datamodule, path, made_by, config.glue)
+
+
+def export(cli: "CLI") -> None:
+    """Write a model folder."""
+    exporting.check(cli.config)
+    if cli.trainer.world_size > 1:
+        raise InputError("trainer.devices: export needs one process")
+    exporting.run(cli.model, cli.datamodule, cli.config, cli.run, cli.checkpoint, cli.content)
