@@ -70,33 +70,34 @@ class Parser(LightningArgumentParser):
         raise_usage(self._explain(" ".join(str(message).split())))
 
     def _explain(self, message: str) -> str:
+        """Return a line on what is wrong: an unknown key, a word too many, or a value of the wrong type."""
         keys = [key for key in self.get_defaults().keys() if key != "config"]
         files, flags = split_config_files(self.words)
-        given = [*flags_given(flags), *keys_of_files(files)]
+        given = [*keys_of_files(files), *flags_given(flags)]  # the last one counts
         for key, _, place in given:
-            if key.removeprefix("data.") in LINKED and key.startswith("data."):
+            if key.startswith("data.") and key[5:] in LINKED:
                 return f"{place}: must be given via model.{key[5:]}"
             if not is_known(key, keys):
                 close = suggest(key, keys)
-                return f"{place}: no such key" + (f"; did you mean --{close}?" if close else "")
+                what = f"unexpected argument {place}" if place.startswith("--") else f"{place}: there is no such key"
+                return what + (f"; did you mean --{close}?" if close else "")
         if stray := stray_words(flags):
-            hint = f" --data.predict_file {stray[0]}," if self.subcommand == "predict" else ""
-            return (
-                f"unexpected argument {stray[0]}; did you mean{hint} --ckpt_path {stray[0]}?"
-                if hint
-                else f"unexpected argument {stray[0]}; pass a checkpoint or a run folder with --ckpt_path"
-            )
-        found = re.search(r'key "([\w.]+)"', message)
-        if found is None:
+            file = f" a file of pairs with --data.predict_file {stray[0]}," if self.subcommand == "predict" else ""
+            return f"unexpected argument {stray[0]}; pass{file} a checkpoint or a run folder with --ckpt_path"
+        for flag, options in OWN_FLAGS.get(self.subcommand, {}).items():
+            if options.get("required") and flag not in (key for key, _, _ in given):
+                return f"--{flag} is required"
+        named = re.search(r'key "([\w.]+)"', message)
+        values = [(value, place) for key, value, place in given if named and key == named[1]]
+        if not named or not values:
             return message
-        key, wanted = found[1], expected(found[1])
-        values = [(value, place) for name, value, place in given if name == key]
-        if not values:
-            return f"--{key} is required" if key in keys and "required" in message else message
-        value, place = values[0]
+        value, place = values[-1]
         bools = isinstance(value, list) and any(isinstance(item, bool) for item in value)
         shown = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-        return f"{place} {shown}: expected {wanted}{YAML_BOOLS * bools}" if wanted else f"{place} {shown}: {message}"
+        wanted = expected(named[1])
+        return f"{place.partition('=')[0]} {shown}: " + (
+            f"expected {wanted}{YAML_BOOLS * bools}" if wanted else message
+        )
 
 
 def expected(key: str) -> str:
@@ -162,21 +163,13 @@ def split_config_files(words: typing.Sequence[str]) -> tuple[list[str], list[str
 
 
 def flags_given(words: list[str]) -> list[tuple[str, str, str]]:
-    """Return key, value and name of each flag of a command line."""
-    return [
-        (
-            word[2:].partition("=")[0].removesuffix("+"),
-            word.partition("=")[2] if "=" in word else (words[number + 1] if number + 1 < len(words) else ""),
-            word.partition("=")[0] if is_flag_with_place(word) else word,
-        )
-        for number, word in enumerate(words)
-        if word.startswith("--") and (not number or words[number - 1] != "--pair")
-    ]
-
-
-def is_flag_with_place(word: str) -> bool:
-    """Say whether a word is a flag of a section, whose value an error shows behind it."""
-    return "." in word.partition("=")[0] or "=" not in word
+    """Return key, value and word of each flag of a command line."""
+    found = []
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            found.append((key.removesuffix("+"), value if equals else after, word))
+    return found
 
 
 def stray_words(words: list[str]) -> list[str]:

@@ -1,10 +1,14 @@
 """Shim."""
-import json, os
-import numpy
+import json
+import os
 from pathlib import Path
-from mrpc_lightning.run.scoring import score
+
+import numpy
+
 from mrpc_lightning.run.checkpoint import read_checkpoint
 from mrpc_lightning.run.recorder import *
+from mrpc_lightning.run.scoring import score
+
 
 def _score(trainer, model, data, split, best=None):
     rows, p = score(trainer, model, data._dataloader(split, __import__("mrpc_lightning.pairs.batches").pairs.batches.EvaluationBatches), best)

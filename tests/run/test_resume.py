@@ -35,7 +35,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
 ) -> None:
     words = ["fit", *arguments, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
     stop(words, monkeypatch, step)
-    assert f"go on with:\n  python -m mrpc_lightning fit --ckpt_path {RUN}" in capsys.readouterr().err
+    assert f"resume with:\n  python -m mrpc_lightning fit --ckpt_path {RUN}" in capsys.readouterr().err
     assert load(LAST)["global_step"] == step
     time.sleep(1.1)  # TensorBoard orders event files by the second they were begun in
     main(["fit", "--ckpt_path", str(RUN)])
