@@ -32,6 +32,8 @@ from helpers import (
     wait_for,
     write_csv,
 )
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from transformers import (
@@ -52,7 +54,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.bert.modeling_bert import BertAttention, BertLayer
 
-from mrpc_lightning import MRPCDataModule, main
+from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, main
 from mrpc_lightning.errors import InputError
 
 CPU = "--trainer.accelerator=cpu"
@@ -102,8 +104,10 @@ def test_a_run_that_is_still_training_is_not_resumed(
     running = start(["fit", *arguments, *many])
     try:
         wait_for(LAST)
-        message = fails(capsys, ["fit", "--ckpt_path=last", "--trainer.max_epochs=1"])
-        assert str(RUN) in message
+        config = (RUN / "config.yaml").read_text()
+        message = fails(capsys, ["fit", "--ckpt_path=last", "--trainer.max_epochs=40"])
+        assert (RUN / "config.yaml").read_text() == config
+        assert str(RUN) in message and re.search("another process|still|in use|running|locked", message)
         assert running.poll() is None
         step, deadline = load(LAST)["global_step"], time.monotonic() + 60
         while load(LAST)["global_step"] == step:
@@ -226,20 +230,19 @@ def refused_or_warned(words: list[str], capsys: pytest.CaptureFixture[str], writ
 
 
 @pytest.mark.xfail(strict=True, reason="pairs that changed since the run was trained are scored without a word")
-@pytest.mark.parametrize("subcommand", ["test", "validate"])
 @pytest.mark.parametrize("case", CHANGES)
 def test_pairs_that_changed_since_the_run_was_trained_are_not_scored_without_a_word(
-    case: str, subcommand: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    fit_and_change(arguments, case)
-    assert refused_or_warned([subcommand, CPU], capsys, RUN / f"{subcommand}_metrics.json")
-
-
-@pytest.mark.parametrize("case", CHANGES)
-def test_a_file_of_pairs_that_is_named_for_a_test_needs_no_warning(
     case: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit_and_change(arguments, case)
+    assert refused_or_warned(["test", CPU], capsys, RUN / "test_metrics.json")
+    assert refused_or_warned(["validate", CPU], capsys, RUN / "validate_metrics.json")
+
+
+def test_a_file_of_pairs_that_is_named_for_a_test_needs_no_warning(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit_and_change(arguments, next(iter(CHANGES)))
     write_csv(Path("other.csv"), make_rows(30, seed=9))
     words = ["test", CPU, "--data.test_file=other.csv"]
     assert not refused_or_warned(words, capsys, RUN / "test_metrics.json")
@@ -426,7 +429,7 @@ def write_sentencepiece_encoder(folder: Path, kind: str) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_prefix=str(folder / "pieces"),
-        vocab_size=60,
+        vocab_size=100,
         hard_vocab_limit=False,
         minloglevel=2,
         **options,
@@ -435,7 +438,7 @@ def write_sentencepiece_encoder(folder: Path, kind: str) -> None:
     (folder / "pieces.vocab").unlink()
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": TOKENIZERS[kind]}))
     sizes: dict[str, Any] = {
-        **{"vocab_size": 80, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+        **{"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
         **{"intermediate_size": 64, "max_position_embeddings": 64, "initializer_range": 0.1},
     }
     torch.manual_seed(0)
@@ -450,7 +453,7 @@ def write_sentencepiece_encoder(folder: Path, kind: str) -> None:
     model.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("kind", PIECES)
+@pytest.mark.parametrize("kind", ["albert", "deberta-v2", pytest.param("xlm-roberta", marks=pytest.mark.slow)])
 def test_an_encoder_with_a_sentencepiece_model_trains_resumes_predicts_and_exports(
     kind: str, project: Path, arguments: list[str]
 ) -> None:
@@ -463,7 +466,9 @@ def test_an_encoder_with_a_sentencepiece_model_trains_resumes_predicts_and_expor
     shares = [float(row["probability_equivalent"]) for row in read_predictions(RUN / "predictions.csv")]
     main(["export", "--to=exported"])
     first, second, _ = map(list, zip(*make_rows(25, seed=1), strict=True))
-    batch = AutoTokenizer.from_pretrained("exported")(first, second, padding=True, return_tensors="pt")
+    batch = AutoTokenizer.from_pretrained("exported")(
+        first, second, truncation=True, max_length=48, padding=True, return_tensors="pt"
+    )
     assert batch["input_ids"].unique().numel() > 10
     with torch.inference_mode():
         logits = AutoModelForSequenceClassification.from_pretrained("exported")(**batch).logits
@@ -475,16 +480,39 @@ def test_an_installation_brings_sentencepiece() -> None:
     assert "sentencepiece" in dependencies()
 
 
+class Vectors(SingleDeviceStrategy):
+    """Shows the optimizer each parameter as a vector, as FSDP does."""
+
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        assert self.lightning_module is not None
+        parameters = list(self.lightning_module.parameters())
+        shapes = [parameter.shape for parameter in parameters]
+        for parameter in parameters:
+            parameter.data = parameter.data.flatten()
+        super().setup_optimizers(trainer)
+        for parameter, shape in zip(parameters, shapes, strict=True):
+            parameter.data = parameter.data.view(shape)
+
+
 @pytest.mark.xfail(strict=True, reason="what decays is chosen by a parameter's number of dimensions")
-def test_weights_decay_though_a_strategy_keeps_them_as_vectors(project: Path, arguments: list[str]) -> None:
-    fitted = main(["fit", *arguments, "--trainer.max_epochs=1"])
-    matrices = {name for name, parameter in fitted.model.named_parameters() if parameter.dim() > 1}
-    for parameter in fitted.model.parameters():  # as FSDP does
-        parameter.data = parameter.data.flatten()
-        parameter.grad = None
-    optimizer = fitted.model.configure_optimizers()["optimizer"]
+def test_weights_decay_though_a_strategy_keeps_them_as_vectors(project: Path, encoder: str) -> None:
+    files = {"train_file": "train.csv", "validation_file": "validation.csv"}
+    model = ParaphraseClassifier(encoder)
+    trainer = Trainer(
+        strategy=Vectors(device=torch.device("cpu")),
+        max_steps=2,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, MRPCDataModule(encoder, max_length=48, **files))
+    [optimizer] = trainer.optimizers
     decaying = {id(p) for group in optimizer.param_groups if group["weight_decay"] > 0 for p in group["params"]}
-    assert {name for name, parameter in fitted.model.named_parameters() if id(parameter) in decaying} == matrices
+    named = dict(model.named_parameters())
+    found = {name for name, parameter in named.items() if id(parameter) in decaying}
+    assert found == {name for name, parameter in named.items() if parameter.dim() > 1}
 
 
 # Several processes
@@ -545,15 +573,23 @@ def test_all_processes_of_a_new_run_without_a_logger_share_one_folder(project: P
 def make_certain(content: dict[str, Any]) -> None:
     for name, value in content["state_dict"].items():
         if "classifier" in name:
-            value.mul_(60)
+            value.mul_(25)
 
 
-@pytest.mark.xfail(strict=True, reason="the loss is not that of the probabilities beside it")
-@pytest.mark.parametrize("symmetric", ["false", "true"])
-@pytest.mark.parametrize("certain", [False, True])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+OTHER_LOSS = pytest.mark.xfail(strict=True, reason="the loss is not that of the probabilities beside it")
+
+
+@pytest.mark.parametrize(
+    ("precision", "symmetric", "certain"),
+    [
+        ("32-true", "false", False),
+        ("bf16-mixed", "true", False),
+        pytest.param("32-true", "false", True, marks=OTHER_LOSS),
+        pytest.param("bf16-mixed", "true", True, marks=OTHER_LOSS),
+    ],
+)
 def test_metrics_are_those_that_scikit_learn_computes_from_the_predictions(
-    precision: str, certain: bool, symmetric: str, project: Path, arguments: list[str]
+    precision: str, symmetric: str, certain: bool, project: Path, arguments: list[str]
 ) -> None:
     main(["fit", *arguments, "--trainer.max_epochs=1", f"--trainer.precision={precision}"])
     if certain:
