@@ -105,7 +105,7 @@ def test_a_run_that_is_still_training_is_not_resumed(
     try:
         wait_for(LAST)
         config = (RUN / "config.yaml").read_text()
-        message = fails(capsys, ["fit", "--ckpt_path=last", "--trainer.max_epochs=40"])
+        message = fails(capsys, ["fit", "--ckpt_path=last", "--trainer.max_epochs=12"])
         assert (RUN / "config.yaml").read_text() == config
         assert str(RUN) in message and re.search("another process|still|in use|running|locked", message)
         assert running.poll() is None
@@ -530,16 +530,15 @@ def choose_late(folder: str) -> str:
 @pytest.mark.slow
 @pytest.mark.xfail(strict=True, reason="each process chooses a run by itself")
 def test_all_processes_use_the_run_that_the_first_one_chose(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments])
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
     other = RUN.with_name("version_1")
     shutil.copytree(RUN, other)
 
-    def turn(content: dict[str, Any]) -> None:
-        for name, value in content["state_dict"].items():
-            if "classifier" in name:
-                value.neg_()
-
-    rewrite(other / "checkpoints/best.ckpt", turn)
+    write_csv(Path("other.csv"), make_rows(21, seed=9))
+    rewrite(
+        other / "checkpoints/best.ckpt",
+        lambda content: content["datamodule_hyper_parameters"].update(validation_file="other.csv"),
+    )
     os.utime(BEST, (time.time() + 1, time.time() + 1))
     main(["test", CPU])
     expected = metrics_of(name="test_metrics.json")
@@ -570,30 +569,30 @@ def test_all_processes_of_a_new_run_without_a_logger_share_one_folder(project: P
 # Metrics
 
 
-def make_certain(content: dict[str, Any]) -> None:
+def make_certain(content: dict[str, Any], factor: float) -> None:
     for name, value in content["state_dict"].items():
         if "classifier" in name:
-            value.mul_(25)
+            value.mul_(factor)
 
 
 OTHER_LOSS = pytest.mark.xfail(strict=True, reason="the loss is not that of the probabilities beside it")
 
 
 @pytest.mark.parametrize(
-    ("precision", "symmetric", "certain"),
+    ("precision", "symmetric", "certainty"),
     [
-        ("32-true", "false", False),
-        ("bf16-mixed", "true", False),
-        pytest.param("32-true", "false", True, marks=OTHER_LOSS),
-        pytest.param("bf16-mixed", "true", True, marks=OTHER_LOSS),
+        ("32-true", "false", 1),
+        ("bf16-mixed", "true", 1),
+        pytest.param("32-true", "false", 12, marks=OTHER_LOSS),
+        pytest.param("32-true", "false", 25, marks=OTHER_LOSS),
+        pytest.param("bf16-mixed", "true", 25, marks=OTHER_LOSS),
     ],
 )
 def test_metrics_are_those_that_scikit_learn_computes_from_the_predictions(
-    precision: str, symmetric: str, certain: bool, project: Path, arguments: list[str]
+    precision: str, symmetric: str, certainty: float, project: Path, arguments: list[str]
 ) -> None:
     main(["fit", *arguments, "--trainer.max_epochs=1", f"--trainer.precision={precision}"])
-    if certain:
-        rewrite(BEST, make_certain)
+    rewrite(BEST, lambda content: make_certain(content, certainty))
     main(["test", CPU, f"--model.symmetric={symmetric}"])
     metrics, rows = metrics_of(name="test_metrics.json"), read_predictions(RUN / "test_predictions.csv")
     labels = [int(row["label"] == "equivalent") for row in rows]
@@ -604,6 +603,19 @@ def test_metrics_are_those_that_scikit_learn_computes_from_the_predictions(
     assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted), abs=1e-6)
     assert metrics["f1"] == pytest.approx(f1_score(labels, predicted), abs=1e-6)
     assert metrics["loss"] == pytest.approx(log_loss(labels, shares), abs=1e-6)
+
+
+def test_the_loss_of_certain_predictions_is_that_of_their_logits(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments, "--trainer.max_epochs=1", "--trainer.precision=32-true"])
+    rewrite(BEST, lambda content: make_certain(content, 25))
+    main(["test", CPU])
+    main(["export", "--to=exported"])
+    first, second, labels = map(list, zip(*make_rows(25, seed=1), strict=True))
+    batch = AutoTokenizer.from_pretrained("exported")(first, second, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = AutoModelForSequenceClassification.from_pretrained("exported")(**batch).logits
+    expected = torch.nn.functional.cross_entropy(logits.double(), torch.tensor(labels))
+    assert metrics_of(name="test_metrics.json")["loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def count_scored_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
