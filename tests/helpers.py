@@ -4,13 +4,19 @@ import csv
 import json
 import os
 import random
+import re
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.loggers import Logger
+from packaging.requirements import Requirement
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrpc_lightning import ParaphraseClassifier, main
@@ -165,3 +171,51 @@ class Elsewhere(Logger):
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         pass
+
+
+class Keyed(Elsewhere):
+    """A logger that signs in, as those of services do.
+
+    Args:
+        api_key: A secret.
+        url: An address, with a password in it.
+        save_dir: The folder of the file; of all runs.
+    """
+
+    def __init__(self, api_key: str, url: str, save_dir: str = "elsewhere") -> None:
+        super().__init__(save_dir)
+        self.api_key, self.url = api_key, url
+
+
+def start(words: list[str], program: Sequence[str] = ("-m", "mrpc_lightning")) -> "subprocess.Popen[str]":
+    """Run a command in a process of its own, by `python -m` or by a script."""
+    return subprocess.Popen(
+        [sys.executable, *program, *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    """Wait until there is a file."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path} after {seconds} s"
+        time.sleep(0.01)
+
+
+def rewrite(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a checkpoint holds, as a stranger might."""
+    content = torch.load(path, weights_only=True)
+    edit(content)
+    torch.save(content, path)
+
+
+def dependencies() -> dict[str, Requirement]:
+    """Return what pyproject.toml says the package needs, by name."""
+    text = (Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    listed = text.partition("\ndependencies = [\n")[2].partition("\n]\n")[0]
+    found = [Requirement(line.strip().strip('",')) for line in re.sub(r"#.*", "", listed).splitlines() if line.strip()]
+    return {requirement.name: requirement for requirement in found}

@@ -1,0 +1,344 @@
+"""What a stranger's run, file or folder must not be able to do, and what must not get out."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets.load
+import pytest
+import torch
+from helpers import LAST, RUN, dependencies, fails, make_rows, rewrite, write_csv
+from lightning.pytorch import LightningModule
+
+from mrpc_lightning import ParaphraseClassifier, main
+
+CPU = "--trainer.accelerator=cpu"
+BEST = RUN / "checkpoints/best.ckpt"
+RESUME = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
+ESCAPE = "\x1b"
+
+
+@pytest.fixture(scope="session")
+def finished(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project that has trained for one epoch."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_csv(folder / "train.csv", make_rows(60))
+        write_csv(folder / "validation.csv", make_rows(25, seed=1))
+        main(
+            [
+                *("fit", f"--model.model_name={encoder}", "--model.learning_rate=1e-3", CPU),
+                *("--data.train_file=train.csv", "--data.validation_file=validation.csv", "--data.max_length=48"),
+                *("--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"),
+            ]
+        )
+    return folder
+
+
+@pytest.fixture
+def strangers(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to work in, as though it had come from somebody else."""
+    folder = tmp_path / "strangers"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def attempt(words: list[str]) -> bool:
+    """Run a command that may be refused; return whether it was not."""
+    try:
+        main(words)
+    except SystemExit as stopped:
+        assert stopped.code == 2
+        return False
+    return True
+
+
+# Checkpoints
+
+
+@pytest.mark.xfail(strict=True, reason="versions of Lightning are admitted that run code from a checkpoint")
+def test_only_versions_of_lightning_that_run_no_code_from_a_checkpoint_are_admitted() -> None:
+    specifier = dependencies()["lightning"].specifier
+    assert not specifier.contains("2.6.5") and specifier.contains("2.6.6")
+
+
+@pytest.mark.xfail(strict=True, reason="checkpoints are loaded by Lightning, which may make objects on their word")
+def test_a_checkpoint_is_loaded_without_lightning_making_the_model(
+    strangers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_from_checkpoint(*_: Any, **__: Any) -> None:
+        raise AssertionError("Lightning made a model from a checkpoint")
+
+    monkeypatch.setattr(LightningModule, "load_from_checkpoint", load_from_checkpoint)
+    main(["test", CPU])
+    figures, trained = (json.loads((RUN / name).read_text()) for name in ("test_metrics.json", "metrics.json"))
+    assert figures["loss"] == pytest.approx(trained["loss"])
+    [answer] = ParaphraseClassifier.from_run("best").predict([("It rose.", "It fell.")])
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def own(content: dict[str, Any], path: Path) -> None:
+    """Let a run claim a file as its worst checkpoint so far, which the next improvement deletes."""
+    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    claimed = str(Path(state["dirpath"]) / path)
+    state["best_k_models"] = {claimed: torch.tensor(-1.0)}
+    state["kth_best_model_path"], state["kth_value"] = claimed, torch.tensor(-1.0)
+    state["best_model_score"] = torch.tensor(-1.0)
+
+
+@pytest.mark.xfail(strict=True, reason="links in a run's checkpoints are followed")
+@pytest.mark.parametrize("link", ["a folder", "a file"])
+def test_a_run_whose_checkpoints_are_links_is_not_resumed(
+    link: str, strangers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious.ckpt").write_text("precious")
+    if link == "a folder":
+        (LAST.parent / "old").symlink_to(outside)
+        claimed = Path("old/precious.ckpt")
+    else:
+        (LAST.parent / "old.ckpt").symlink_to(outside / "precious.ckpt")
+        claimed = Path("old.ckpt")
+    rewrite(LAST, lambda content: own(content, claimed))
+    try:
+        message = fails(capsys, RESUME)
+    finally:
+        assert (outside / "precious.ckpt").read_text() == "precious"
+    assert "old" in message
+    assert (LAST.parent / "old").is_symlink() or (LAST.parent / "old.ckpt").is_symlink()
+
+
+# Links in a run's folder
+
+COMMANDS = {
+    "test": ["test", CPU],
+    "validate": ["validate", CPU],
+    "predict": ["predict", CPU, "--data.predict_file=validation.csv"],
+    "resume": [*RESUME, "--checkpoint_every=4"],
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.xfail(strict=True, reason="links that were planted in a run's folder are written through")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_is_written_through_a_link_that_was_planted_in_a_runs_folder(
+    command: str, strangers: Path, tmp_path: Path
+) -> None:
+    untouched = tmp_path / "untouched"
+    shutil.copytree(strangers, untouched)
+    started = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
+    assert attempt(COMMANDS[command])
+    written = [path for path in RUN.rglob("*") if path.is_file() and path.stat().st_mtime_ns != started.get(path)]
+    names = [path for path in written if not path.name.startswith("events.")]
+    assert names
+    shutil.rmtree("tb_logs")
+    shutil.copytree(untouched / "tb_logs", "tb_logs")
+
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    needed = {"best.ckpt", "last.ckpt", "config.yaml"}
+    for number, path in enumerate(names):
+        for link in (path, path.with_name(f"{path.name}.tmp")):
+            if link.name in needed:
+                continue
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            target = outside / f"{number}{link.suffix}"
+            target.write_text("precious")
+            link.symlink_to(target)
+    before = contents(outside)
+    attempt(COMMANDS[command])
+    assert contents(outside) == before
+
+
+@pytest.mark.xfail(strict=True, reason="pictures are written into a folder that is a link")
+def test_pictures_are_not_written_into_a_folder_that_is_a_link(strangers: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "curves.png").write_text("precious")
+    (RUN / "test_pictures").symlink_to(outside)
+    attempt(["test", CPU])
+    assert contents(outside) == {"curves.png": b"precious"}
+
+
+# Other people's folders and repositories
+
+
+@pytest.mark.xfail(strict=True, reason="git runs what the current folder's repository names")
+def test_no_program_of_the_current_folders_repository_is_run(project: Path, arguments: list[str]) -> None:
+    program = project / "monitor.sh"
+    program.write_text(f"#!/bin/sh\ntouch '{project}/ran'\n")
+    program.chmod(0o755)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (
+        ["init", "-q"],
+        ["add", "train.csv"],
+        [*identity, "commit", "-q", "-m", "first"],
+        ["config", "core.fsmonitor", str(program)],
+    ):
+        subprocess.run(["git", *words], check=True)
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
+    assert not (project / "ran").exists()
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("exploded",)
+
+
+def read_with(builder: str, section: dict[str, Any]) -> None:
+    section.update(dataset_name=builder, dataset_config=None, train_file=None, validation_file=None)
+
+
+@pytest.mark.parametrize("words", [["test", CPU], RESUME])
+def test_a_run_cannot_have_the_files_of_the_current_folder_unpickled(
+    words: list[str], strangers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "validation", "test"):
+        Path(f"{split}.pkl").write_bytes(pickle.dumps(Bomb()))
+    for name in ("train.csv", "validation.csv"):
+        Path(name).unlink()
+    rewrite(BEST, lambda content: read_with("pandas", content["datamodule_hyper_parameters"]))
+    rewrite(LAST, lambda content: read_with("pandas", content["recipe"]["data"]))
+    try:
+        message = fails(capsys, words)
+    finally:
+        assert not Path("exploded").exists()
+    assert "pandas" in message
+
+
+@pytest.mark.xfail(strict=True, reason="a run decides which reader is used on files of the current folder")
+@pytest.mark.parametrize("words", [["test", CPU], RESUME])
+@pytest.mark.parametrize("reader", ["pandas", "csv", "text", "webdataset"])
+def test_a_run_cannot_name_a_reader_of_files_as_its_data_set(
+    reader: str, words: list[str], strangers: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(BEST, lambda content: read_with(reader, content["datamodule_hyper_parameters"]))
+    rewrite(LAST, lambda content: read_with(reader, content["recipe"]["data"]))
+    asked: list[str] = []
+
+    def load_dataset_builder(path: str, *_: Any, **__: Any) -> None:
+        asked.append(path)
+        raise ValueError("not to be asked")
+
+    monkeypatch.setattr(datasets.load, "load_dataset_builder", load_dataset_builder)
+    message = fails(capsys, words)
+    assert asked == []
+    assert "dataset_name" in message and reader in message
+
+
+@pytest.mark.xfail(strict=True, reason="a run decides where its model is uploaded to")
+def test_a_run_cannot_name_a_registry_to_upload_to(strangers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(LAST, lambda content: content["recipe"]["trainer"].update(model_registry="someone/model"))
+    assert "model_registry" in fails(capsys, RESUME)
+
+
+FOREIGN = {
+    "auto_map": {"AutoConfig": "someone--code.A"},
+    "attn_implementation": "someone/kernel",
+    "_attn_implementation": "someone/kernel",
+    "experts_implementation": "someone/kernel",
+    "quantization_config": {"quant_method": "someone"},
+}
+DEPTHS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "one level": lambda config: config.update(text_config={"hidden_size": 32, **FOREIGN}),
+    "two levels": lambda config: config.update(text_config={"vision_config": {"hidden_size": 32, **FOREIGN}}),
+    "in a list": lambda config: config.update(parts=[{"hidden_size": 32, **FOREIGN}]),
+}
+
+
+@pytest.mark.xfail(strict=True, reason="names of code survive in nested parts of an encoder's configuration")
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_no_name_of_code_survives_at_any_depth_of_an_encoders_configuration(depth: str, strangers: Path) -> None:
+    rewrite(BEST, lambda content: DEPTHS[depth](content["encoder_config"]))
+    if attempt(["export", "--to=exported"]):
+        assert "someone" not in Path("exported/config.json").read_text()
+
+
+# What must not get out
+
+SECRETS = ("hunter2-of-the-key", "hunter2-of-the-address")
+
+
+@pytest.mark.xfail(strict=True, reason="secrets that a logger was given are written into the run's files")
+def test_secrets_of_a_logger_are_in_no_file_and_on_no_screen(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, password = SECRETS
+    main(
+        [
+            *("fit", *arguments, "--trainer.max_epochs=1", "--trainer.logger=helpers.Keyed"),
+            *(f"--trainer.logger.api_key={key}", f"--trainer.logger.url=https://me:{password}@example.org/runs"),
+        ]
+    )
+    files = [path for path in Path().rglob("*") if path.is_file()]
+    assert any(path.name == "config.yaml" for path in files) and any(path.name == "last.ckpt" for path in files)
+    printed = "".join(capsys.readouterr())
+    for secret in SECRETS:
+        assert [str(path) for path in files if secret.encode() in path.read_bytes()] == []
+        assert secret not in printed
+
+
+@pytest.mark.xfail(strict=True, reason="control characters of sentences reach the terminal")
+def test_control_characters_of_sentences_do_not_reach_the_terminal(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = (f"Rents {ESCAPE}[2J{ESCAPE}]0;owned\x07 rose", "Rents \x9b31mrose", 1)
+    write_csv(Path("train.csv"), [*make_rows(60), hostile])
+    write_csv(Path("validation.csv"), [hostile, *make_rows(24, seed=1)])
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
+    printed = "".join(capsys.readouterr())
+    assert "validation pairs were trained on" in printed
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", printed)
+
+
+@pytest.mark.xfail(strict=True, reason="control characters of label names reach the terminal")
+def test_control_characters_of_label_names_do_not_reach_the_terminal(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = json.dumps(["different", f"{ESCAPE}[31msame{ESCAPE}]0;owned\x07"])
+    attempt(["fit", *arguments, "--trainer.max_epochs=1", f"--model.label_names={names}"])
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "".join(capsys.readouterr()))
+
+
+@pytest.mark.xfail(strict=True, reason="control characters of answers reach the terminal")
+def test_control_characters_of_a_strangers_label_names_do_not_reach_the_terminal(
+    strangers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{ESCAPE}[31mdifferent", f"{ESCAPE}[31msame"]
+
+    def name(content: dict[str, Any]) -> None:
+        content["hyper_parameters"]["label_names"] = names
+        content["datamodule_hyper_parameters"]["label_names"] = names
+
+    rewrite(BEST, name)
+    capsys.readouterr()
+    for words in (["test", CPU], ["predict", CPU, "--pair", "It rose.", "It fell."]):
+        attempt(words)
+    assert ESCAPE not in "".join(capsys.readouterr())
+
+
+@pytest.mark.xfail(strict=True, reason="links in label names survive in a model card")
+@pytest.mark.parametrize("name", ["[same](https://evil.example)", "![same](https://evil.example/a.png)"])
+def test_markdown_in_label_names_is_text_in_a_model_card(name: str, project: Path, arguments: list[str]) -> None:
+    names = json.dumps(["different", name])
+    if not attempt(["fit", *arguments, "--trainer.max_epochs=1", f"--model.label_names={names}"]):
+        return
+    main(["export", "--to=exported"])
+    _, _, card = (Path("exported") / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    assert "same" in card
+    assert not re.search(r"(?<!\\)\[same", card)
