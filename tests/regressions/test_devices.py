@@ -122,7 +122,7 @@ def test_the_demo_trains_on_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert metrics["epochs_trained"] == 2 and (folder / "report.html").is_file()
     on_the_card = metrics["f1"]
     main(["test", "--trainer.accelerator=cpu", "--trainer.precision=32-true"])
-    assert json.loads((folder / "test_metrics.json").read_text())["f1"] == pytest.approx(on_the_card, abs=0.02)
+    assert json.loads((folder / "test_metrics.json").read_text())["f1"] == pytest.approx(on_the_card, abs=0.05)
 
 
 @pytest.mark.cuda
@@ -148,7 +148,6 @@ def test_a_run_on_a_card_that_was_stopped_and_resumed_ends_as_one_that_was_not(
 
 @pytest.mark.cuda
 @NEEDS_A_CARD
-@pytest.mark.xfail(strict=True, reason="--pair computes on the CPU, whatever is asked for")
 def test_one_pair_is_answered_on_the_card(
     project: Path, encoder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,11 @@ def test_the_commands_that_follow_a_run_can_be_pasted(
     assert len(pasted) == 2 and all("my runs/mrpc/version_0" in words for words in pasted)
 
 
-@pytest.mark.xfail(strict=True, reason="a link to nowhere ends every command that looks for a run")
+@pytest.mark.xfail(
+    sys.version_info >= (3, 12),  # before, Python's own search leaves such links out
+    strict=True,
+    reason="a link to nowhere ends every command that looks for a run",
+)
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
 def test_a_link_to_nowhere_is_passed_over(name: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path("tb_logs/x/version_0/checkpoints")
