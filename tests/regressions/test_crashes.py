@@ -295,7 +295,7 @@ def stop_in_validation(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
     [
         ([], 8),
         ([], 24),
-        (["--trainer.val_check_interval=3"], 11),
+        (["--trainer.val_check_interval=3", "--early_stopping.patience=9"], 11),
         (["--checkpoint_every=2"], 16),
     ],
 )
