@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,3 +220,59 @@ def dependencies() -> dict[str, Requirement]:
     listed = text.partition("\ndependencies = [\n")[2].partition("\n]\n")[0]
     found = [Requirement(line.strip().strip('",')) for line in re.sub(r"#.*", "", listed).splitlines() if line.strip()]
     return {requirement.name: requirement for requirement in found}
+
+
+TINY = [
+    "--model.learning_rate=1e-3",
+    "--data.train_file=train.csv",
+    "--data.validation_file=validation.csv",
+    "--data.max_length=48",
+    "--data.batch_size=8",
+    "--data.eval_batch_size=7",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
+
+
+def train(folder: Path, encoder: str, *words: str) -> Path:
+    """Make a project with 60 training and 25 validation pairs, and train in it for one epoch of 8 steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_csv(folder / "train.csv", make_rows(60))
+        write_csv(folder / "validation.csv", make_rows(25, seed=1))
+        main(["fit", *TINY, f"--model.model_name={encoder}", *words])
+    return folder
+
+
+def copy_to(run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy a project that was trained in, and work in the copy."""
+    shutil.copytree(run, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def command(words: list[str], timeout: float = 120, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in a process of its own; should it hang, end it with all the processes that it started."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mrpc_lightning", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        printed, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
+
+
+def is_one_line(finished: "subprocess.CompletedProcess[str]") -> bool:
+    """Say whether a command was refused as all are: in one line, with exit code 2."""
+    lines = finished.stderr.strip().splitlines()
+    return finished.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: ")
