@@ -165,3 +165,11 @@ class Elsewhere(Logger):
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         pass
+
+
+def from_run(ckpt_path: str = "best") -> Any:
+    """Load a trained model in code, by the public class that there is for it."""
+    import mrpc_lightning
+
+    loader: Any = getattr(mrpc_lightning, "Predictor", ParaphraseClassifier)
+    return loader.from_run(ckpt_path)
