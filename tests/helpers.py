@@ -276,3 +276,11 @@ def is_one_line(finished: "subprocess.CompletedProcess[str]") -> bool:
     """Say whether a command was refused as all are: in one line, with exit code 2."""
     lines = finished.stderr.strip().splitlines()
     return finished.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: ")
+
+
+def from_run(ckpt_path: str = "best") -> Any:
+    """Load a trained model in code, by the public class that there is for it."""
+    import mrpc_lightning
+
+    loader: Any = getattr(mrpc_lightning, "Predictor", ParaphraseClassifier)
+    return loader.from_run(ckpt_path)
