@@ -16,10 +16,10 @@ import pytest
 import torch
 import yaml
 from helpers import LAST, RUN, fails, load, make_rows, read_predictions, stop
+from mrpc_lightning.cli.precedence import MAY_CHANGE, checkpoint_values
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mrpc_lightning import ParaphraseClassifier, main
-from mrpc_lightning.cli.precedence import MAY_CHANGE, checkpoint_values
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.run.checkpoint import AtomicCheckpointIO
 

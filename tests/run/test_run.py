@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mrpc_lightning.run.runs_old import find_checkpoint, read_checkpoint, run_folder
 from sklearn.metrics import accuracy_score, f1_score
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.report.metrics import baseline
-from mrpc_lightning.run.runs_old import find_checkpoint, read_checkpoint, run_folder
 from mrpc_lightning.text import duration
 
 
