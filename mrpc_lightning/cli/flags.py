@@ -5,10 +5,9 @@ from typing import Any
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
+from mrpc_lightning.model import SHARED
 from mrpc_lightning.run.settings import CHECKPOINT_DEFAULTS, EARLY_STOPPING_DEFAULTS
 
-# The data takes these from the model.
-LINKED = ("model_name", "revision", "label_names", "symmetric")
 CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
 # The flags of one subcommand, as `add_argument` takes them.
 OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -133,5 +132,5 @@ def add_flags(parser: LightningArgumentParser, subcommand: str) -> None:
     parser.add_lightning_class_args(ModelCheckpoint, "model_checkpoint")
     parser.set_defaults({f"early_stopping.{name}": value for name, value in EARLY_STOPPING_DEFAULTS.items()})
     parser.set_defaults({f"model_checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
-    for name in LINKED:  # this way round, so that a checkpoint's encoder decides on the tokenizer
+    for name in SHARED:  # this way round, so that a checkpoint's encoder decides on the tokenizer
         parser.link_arguments(f"model.{name}", f"data.{name}")

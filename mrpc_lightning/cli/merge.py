@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mrpc_lightning.cli.flags import LINKED
 from mrpc_lightning.cli.parser import Parser, flags_given, keys_of_files, split_config_files
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import SHARED
 from mrpc_lightning.run.resume import NOT_OF_A_RUN, changes, read_recipe, show
 from mrpc_lightning.run.run import Run, flatten
 
@@ -47,7 +47,7 @@ class Merge:
             name: None if others and name in SOURCES and SOURCES.index(name) < SOURCES.index(others[0]) else value
             for name, value in saved["data"].items()
             if name in known
-            and name not in (*LINKED, "predict_file")
+            and name not in (*SHARED, "predict_file")
             and (value is not None or name not in ("test_file", "test_split"))
         }
         config = self._parse(self.files, saved, self.flags)

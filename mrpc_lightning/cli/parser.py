@@ -16,11 +16,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mrpc_lightning.cli.flags import ELSEWHERE, HELP, LINKED, OWN_FLAGS
+from mrpc_lightning.cli.flags import ELSEWHERE, HELP, OWN_FLAGS
 from mrpc_lightning.cli.instant import SUBCOMMANDS, raise_usage
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.model import SHARED, ParaphraseClassifier
 
 SECTIONS: dict[str, type] = {
     "trainer": Trainer,
@@ -75,7 +75,7 @@ class Parser(LightningArgumentParser):
         files, flags = split_config_files(self.words)
         given = [*keys_of_files(files), *flags_given(flags)]  # the last one counts
         for key, _, place in given:
-            if key.startswith("data.") and key[5:] in LINKED:
+            if key.startswith("data.") and key[5:] in SHARED:
                 return f"{place}: must be given via model.{key[5:]}"
             if not is_known(key, keys):
                 close = suggest(key, keys)

@@ -23,7 +23,6 @@ HYPER_PARAMETERS = {
     "trainer.gradient_clip_val": "gradient clipping, norm",
     "trainer.max_epochs": "epochs at most",
     "data.max_length": "tokens a pair at most",
-    "data.swap_pairs": "sentences of a pair swapped at random",
     "trainer.precision": "precision",
     "seed_everything": "seed",
 }

@@ -196,7 +196,7 @@ def inputs(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
     """Yield batches as arrays; of both orders the one that is given."""
     for batch in loader:
         yield {
-            name: (tensor[0] if tensor.dim() == 3 else tensor).numpy()  # (2, batch, tokens)
+            name: (tensor[:, 0] if tensor.dim() == 3 else tensor).numpy()  # (batch, 2 orders, tokens)
             for name, tensor in batch.items()
         }
 

@@ -25,8 +25,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.pairs.files import read_chunks
-from mrpc_lightning.pairs.tokens import tokenize
-from mrpc_lightning.run.recorder import say
+from mrpc_lightning.run.recorder import gather, say
 from mrpc_lightning.text import count
 
 CHUNK = 8192  # pairs that are read, scored and written together; what a killed command does again
@@ -174,16 +173,13 @@ def score(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, p
     """Return the probabilities of both classes, of all processes, pair by pair."""
     missing = max(trainer.world_size - len(pairs), 0)  # each process needs one
     filled = pairs.select([*range(len(pairs)), *[0] * missing]) if missing else pairs
-    data.pairs["predict"] = filled
-    data.swapped.pop("predict", None)
-    data.tokens["predict"], _ = tokenize(
-        data.load_tokenizer(), data.tokenizer_files, filled, data.hparams["max_length"], keep=False
-    )
+    data.add("predict", filled)
     loader = data.predict_dataloader()
     outputs = trainer.predict(model, loader, return_predictions=True)
     assert outputs is not None
     parts: Any = outputs
-    found = gather(trainer, loader.sampler, torch.cat(parts))
+    shares = torch.cat(parts)
+    found = gather(trainer, loader.sampler, shares.mean(dim=1) if shares.dim() == 3 else shares)
     return [found[row] for row in range(len(pairs))] if trainer.is_global_zero else []
 
 

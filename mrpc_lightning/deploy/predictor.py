@@ -41,7 +41,7 @@ class Predictor:
         files = content.get("MRPCDataModule", {}).get("tokenizer")
         if not files:
             raise InputError(f"{checkpoint}: of an older version, without its tokenizer")
-        model.tokenizer = unpack(files, f"--ckpt_path {checkpoint}")
+        model.tokenizer = unpack(files)
         model.max_length = content["datamodule_hyper_parameters"]["max_length"]
         model.autocast_dtype = torch.bfloat16 if content["made_with"]["trainer_precision"] == "bf16-mixed" else None
         return cls(model)

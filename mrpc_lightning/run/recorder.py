@@ -141,7 +141,7 @@ class RunRecorder(Callback):
         assert isinstance(pl_module, ParaphraseClassifier)
         # The model logs its training loss after this. The latest validation may be of an earlier epoch.
         logged = self.validation if self.validation.get("epoch") == trainer.current_epoch else {}
-        found: dict[str, Any] = {**logged, **pl_module.epoch_metrics("train")}
+        found: dict[str, Any] = {**logged, **pl_module.train_metrics.compute()}
         epoch = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         self.epochs.append({**epoch, **{name: float(found[name]) for name in METRICS if name in found}})
         line = f"epoch {epoch['epoch']}  " + "  ".join(f"{name} {found[name]:.4f}" for name in PRINTED if name in found)
