@@ -25,7 +25,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.pairs.files import read_chunks
-from mrpc_lightning.run.recorder import gather, say
+from mrpc_lightning.run.recorder import say
 from mrpc_lightning.text import count
 
 CHUNK = 8192  # pairs that are read, scored and written together; what a killed command does again

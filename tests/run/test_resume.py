@@ -133,7 +133,7 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(
 ) -> None:
     main(["fit", *arguments, "--trainer.max_epochs=9", "--model.learning_rate=0"])
     message = fails(capsys, ["fit", "--ckpt_path=last"])
-    assert "stopped early after 3 epochs; raise --early_stopping.patience from 2 to go on" in message
+    assert "stopped early after 3 epochs; raise --early_stopping.patience from 2 to train on" in message
     resumed = main(["fit", "--ckpt_path=last", "--early_stopping.patience=4"])
     # The first epoch was the best, and the two that were waited for count.
     assert resumed.trainer.current_epoch == 5
