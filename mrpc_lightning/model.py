@@ -15,6 +15,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.nn import speedups as step
 from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
 from mrpc_lightning.nn.optim import linear_schedule, parameter_groups
+from mrpc_lightning.pairs.tokens import unpack
 
 FIGURES = [f"{stage}_{figure}" for stage in ("val", "train") for figure in ("loss", "accuracy", "f1")]
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
@@ -110,6 +111,26 @@ class ParaphraseClassifier(LightningModule):
         self.tokenizer: PreTrainedTokenizerBase | None = None  # for `predict` alone
         self.max_length = 128
         self.autocast_dtype: torch.dtype | None = None
+
+    @classmethod
+    def restore(cls, content: dict[str, Any], **values: Any) -> "ParaphraseClassifier":
+        """Make a model with a checkpoint's weights.
+
+        Raises:
+            InputError: If the weights are not those of the model that the checkpoint says it is of.
+        """
+        model = cls(**{**content["hyper_parameters"], **values})
+        model.on_load_checkpoint(content)
+        try:
+            model.load_state_dict(content["state_dict"])
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise InputError(f"its weights do not fit its own configuration: {reason}") from error
+        model.tokenizer = unpack(content["MRPCDataModule"]["tokenizer"], "the checkpoint's tokenizer")
+        model.max_length = content["datamodule_hyper_parameters"]["max_length"]
+        bf16 = content["made_with"]["trainer_precision"] == "bf16-mixed"
+        model.autocast_dtype = torch.bfloat16 if bf16 else None
+        return model
 
     def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
         """Say of pairs of sentences whether they mean the same.

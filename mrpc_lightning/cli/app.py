@@ -29,7 +29,7 @@ from mrpc_lightning.cli.settings import (
 )
 from mrpc_lightning.cli.trainer import chosen_by_machine, keep_recipe
 from mrpc_lightning.deploy import export, predict
-from mrpc_lightning.deploy import predictor as answers
+from mrpc_lightning.deploy.predictor import Predictor, show
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_width
@@ -38,6 +38,7 @@ from mrpc_lightning.report import final as closing
 from mrpc_lightning.run import runs_old as runs
 from mrpc_lightning.run.checkpoint import FiniteLoss, LastCheckpoint
 from mrpc_lightning.run.recorder import Answers, RunRecorder, say
+from mrpc_lightning.run.run import Run
 from mrpc_lightning.run.signals import StopRequest, slurm_job, stopping_at_once
 from mrpc_lightning.run.throughput import Throughput
 
@@ -172,8 +173,6 @@ class CLI(Flags):
             last = runs.run_dir(self.trainer) / "checkpoints" / "last.ckpt"
             if subcommand == "fit" and str(stopped) == "stopped" and self.trainer.world_size == 1 and last.is_file():
                 raise Stopped(stopped.signum, runs.how_to_resume("stopped at once", last.parent.parent)) from stopped
-            if subcommand == "predict" and str(stopped) == "stopped" and not self._answers_at_once():
-                raise Stopped(stopped.signum, "stopped; the same command goes on where it was") from stopped
             raise
         finally:
             launcher = self.trainer.strategy.launcher
@@ -226,10 +225,13 @@ class CLI(Flags):
         if self._answers_at_once():
             self.model.tokenizer, self.model.max_length = self.datamodule.load_tokenizer(), config.data.max_length
             self.model.autocast_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            predictor = Predictor(self.model, self.trainer.strategy.root_device)
             if config.pair:
-                print(answers.show(self.model.predict([tuple(config.pair)])[0]))
+                print(show(predictor.predict([tuple(config.pair)])[0]))
                 return
-            for line in answers.answer_lines(self.model.eval(), sys.stdin):
+            for line in predictor.predict_lines(
+                sys.stdin, (config.data.sentence1_column, config.data.sentence2_column)
+            ):
                 print(line, flush=True)
             return
         path = Path(config.output or self.folder / ("MRPC.tsv" if config.glue else "predictions.csv"))
@@ -238,7 +240,7 @@ class CLI(Flags):
             **self.model.hparams,
             **{name: config.data[name] for name in ("max_length", "sentence1_column", "sentence2_column")},
         }
-        predict.run(self.trainer, self.model, self.datamodule, path, made_by)
+        predict.run(self.trainer, self.model, self.datamodule, path, made_by, config.glue)
 
     def after_predict(self) -> None:
         """Say that a trial was one; else all is said."""
@@ -249,8 +251,8 @@ class CLI(Flags):
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
             content = self.content if self.checkpoint is not None else {}
-            metrics = runs.metrics_of(self.checkpoint, content) if self.checkpoint is not None else {}
-            export.run(self.model, self.datamodule, self.config_init["export"], content, metrics)
+            run = Run.of(self.checkpoint) if self.checkpoint is not None else None
+            export.run(self.model, self.datamodule, self.config_init["export"], run, self.checkpoint, content)
 
     def _close(self, answers: Answers | None, split: str) -> None:
         if not self._only_a_trial():

@@ -97,12 +97,19 @@ def load_encoder(
 
 def restore_encoder(encoder_config: dict[str, Any]) -> PreTrainedModel:
     """Make an encoder from the configuration that a checkpoint holds, without a network."""
-    values = {key: value for key, value in encoder_config.items() if key not in NAMES_CODE}
+    values = without_code(encoder_config)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
         config, dtype=torch.float32, trust_remote_code=False
     )
     return model
+
+
+def without_code(value: Any) -> Any:
+    """Return a configuration without whatever names code, at any depth."""
+    if isinstance(value, dict):
+        return {name: without_code(one) for name, one in value.items() if name not in NAMES_CODE}
+    return [without_code(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def set_dropout(config: PreTrainedConfig, encoder: str, **dropout: float | None) -> None:

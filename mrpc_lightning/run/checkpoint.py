@@ -17,9 +17,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mrpc_lightning.errors import InputError, Stopped
-from mrpc_lightning.run.runs_old import how_to_resume, run_dir
+from mrpc_lightning.run.runs_old import how_to_resume, read_checkpoint, run_dir
 from mrpc_lightning.run.signals import StopRequest
 
+__all__ = ["AtomicCheckpointIO", "FiniteLoss", "LastCheckpoint", "read_checkpoint"]
 # Unless a number of steps is set, writing takes at most this share of the time; in the midst of an epoch it waits this
 # many seconds at least.
 SHARE_OF_TIME, LEAST_SECONDS = 0.01, 30.0
