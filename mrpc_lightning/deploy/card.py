@@ -1,5 +1,6 @@
 """The model card: what the Hub shows of a model, and reads of it."""
 
+import contextlib
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mrpc_lightning import demo
-from mrpc_lightning.text import duration
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.run.run import Run, flatten
+from mrpc_lightning.text import CONTROLS, duration
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # What shaped the training, in the order of the card's table, by key of the recipe.
@@ -23,65 +26,73 @@ HYPER_PARAMETERS = {
     "trainer.gradient_clip_val": "gradient clipping, norm",
     "trainer.max_epochs": "epochs at most",
     "data.max_length": "tokens a pair at most",
-    "trainer.precision": "precision",
+    "trainer.precision": "number format",
     "seed_everything": "seed",
 }
-METRICS = {"accuracy": "Accuracy", "f1": "F1"}
+TITLES = {"accuracy": "Accuracy", "f1": "F1"}
 
 
 def write(
-    metrics: Mapping[str, Any],
-    recipe: Mapping[str, Any],
+    run: Run | None,
+    checkpoint: Path | None,
+    content: Mapping[str, Any],
     label_names: Sequence[str],
     name: str,
-    onnx: Mapping[str, float],
+    onnx: Mapping[str, Any],
 ) -> str:
     """Write a card from what a run left; what the run does not know has no section.
 
     Args:
-        metrics: What the run's metrics.json holds; empty if there is none.
-        recipe: The run's recipe, as `export.recipe_of` returns it; empty if there is none.
+        run: The run that the weights are of; None for an encoder that no run trained.
+        checkpoint: The checkpoint's file; None without a run.
+        content: What the checkpoint holds; empty without a run.
         label_names: Names of the negative and of the positive class.
         name: How the model is called in the snippet: a folder, or "owner/name".
         onnx: What `export.to_onnx` returned; empty if there is no ONNX file.
     """
+    metrics = metrics_of(run, checkpoint, content)
+    about = {**content.get("made_with", {}), **metrics}
+    recipe: dict[str, Any] = {}
+    with contextlib.suppress(InputError):  # a checkpoint that was moved out of its run
+        recipe = flatten(run.config) if run else {}
+    recipe["trainer.precision"] = about.get("trainer_precision", recipe.get("trainer.precision"))
     encoder = str(recipe.get("model.model_name") or "")
     if not HUB_NAME.fullmatch(encoder) or encoder.startswith(".") or Path(encoder).exists():
         encoder = ""  # somebody's own folder
     dataset, corpus = str(recipe.get("data.dataset_name") or ""), recipe.get("data.dataset_config")
-    own = bool(recipe.get("data.train_file") or recipe.get("data.data_dir"))
+    own = bool(recipe.get("data.train_file") or recipe.get("data.data_dir") or not dataset)
     # GLUE's own train.tsv lacks a pair of MRPC's.
     mrpc_folder = bool(recipe.get("data.data_dir")) and metrics.get("training_pairs") in (3667, 3668)
     is_mrpc = mrpc_folder or (not own and (dataset, corpus) == ("nyu-mll/glue", "mrpc"))
+    trained = "MRPC" if is_mrpc else "its own pairs" if own else dataset
     # Other pairs than the data set's may have been scored.
-    scored_there = bool(metrics) and metrics.get("source") == metrics.get("training_source")
-    from_hub = scored_there and not own and HUB_NAME.fullmatch(dataset)
-    scored = ""
-    if scored_there and not (own and not mrpc_folder):
-        scored = "MRPC" if is_mrpc else dataset
-    figures = metrics.get("one_order") or metrics  # an exported model answers in one order
+    scored = trained if metrics.get("source") == metrics.get("training_source") else "its own pairs"
+    is_demo = not own and dataset == demo.NAME
+    on_hub = not own and HUB_NAME.fullmatch(dataset)
+    from_hub = on_hub and scored == trained
+    exported = metrics.get("one_order") or metrics  # an exported model reads a pair in one order
     results = [
         EvalResult(
             task_type="text-classification",
             task_name="Paraphrase identification",
             dataset_type=dataset if from_hub else "mrpc" if scored == "MRPC" else "own",
-            dataset_name=scored or "its own pairs",
+            dataset_name=scored,
             dataset_config=corpus if from_hub else None,
             dataset_split=metrics["split"],
-            metric_type=figure,
+            metric_type=metric,
             metric_name=title,
-            metric_value=round(figures[figure], 4),
+            metric_value=round(exported[metric], 4),
         )
-        for figure, title in METRICS.items()
-        if metrics
+        for metric, title in TITLES.items()
+        if exported.get(metric) is not None
     ]
     data = ModelCardData(
-        language="en" if is_mrpc or dataset == demo.NAME else None,
+        language="en" if is_mrpc or is_demo else None,
         library_name="transformers",
         pipeline_tag="text-classification",
         base_model=encoder or None,
-        datasets=[dataset] if not own and HUB_NAME.fullmatch(dataset) else None,
-        metrics=list(METRICS) if metrics else None,
+        datasets=[dataset] if on_hub else None,
+        metrics=list(TITLES) if metrics else None,
         tags=["paraphrase-identification", "sentence-pairs", "mrpc-lightning"],
         model_name=name.rsplit("/", 1)[-1] if results else None,
         eval_results=results or None,
@@ -89,35 +100,47 @@ def write(
     environment = Environment(
         loader=PackageLoader("mrpc_lightning", "deploy"),
         undefined=StrictUndefined,
-        finalize=plain,
+        finalize=escape,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     body = environment.get_template("card.md.jinja").render(
         metrics=metrics,
+        about=about,
+        run=run,
+        symmetric=content.get("hyper_parameters", {}).get("symmetric"),
         label_names=label_names,
         name=name,
         encoder=encoder,
         is_mrpc=is_mrpc,
-        is_demo=not own and dataset == demo.NAME,
-        figures=figures,
-        scored=scored or "its own pairs",
-        trained="MRPC" if is_mrpc else dataset if not own else "its own pairs",
+        is_demo=is_demo,
+        exported=exported,
+        scored=scored,
+        trained=trained,
         pretrained=recipe.get("model.pretrained", True),
         # Examples of pairs that were trained on are nobody else's business.
         warnings=[text for text in metrics.get("warnings", []) if "were trained on" not in text],
-        hyper_parameters={
-            title: recipe[key] for key, title in HYPER_PARAMETERS.items() if recipe.get(key) not in (None, False)
-        },
+        hyper_parameters={title: recipe[key] for key, title in HYPER_PARAMETERS.items() if recipe.get(key) is not None},
         duration=duration(metrics["wall_seconds"]) if "wall_seconds" in metrics else "",
         onnx=onnx,
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
 
-def plain(value: Any) -> Any:
-    """Keep a text from being read as Markdown or HTML."""
-    if not isinstance(value, str) or hasattr(value, "__html__"):
+def metrics_of(run: Run | None, checkpoint: Path | None, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's metrics.json holds, if it is of this checkpoint: the run may have been resumed since."""
+    with contextlib.suppress(OSError, KeyError, TypeError):  # not scored, or another file than one of ours
+        if run and checkpoint and run.metrics["optimizer_step"] == content["global_step"]:
+            return run.metrics if (run.folder / run.metrics["checkpoint"]).samefile(checkpoint) else {}
+    return {}
+
+
+def escape(value: Any) -> Any:
+    """Keep a value in the template from being read as Markdown, HTML, a formula, an address or a terminal's command."""
+    if isinstance(value, int | float) or hasattr(value, "__html__"):
         return value
-    text = " ".join(html.escape(value, quote=False).split()) if value.strip() else value
-    return text.replace("|", "\\|").replace("`", "\\`")
+    text = html.escape(CONTROLS.sub(" ", str(value)), quote=False)
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
+    # A word joiner, which does not show, keeps a bare address from becoming a link.
+    text = re.sub(r"(?i)(:(?=//)|www(?=\.)|@(?=\w))", "\\1\N{WORD JOINER}", text)
+    return " ".join(text.split())

@@ -1,10 +1,14 @@
-"""A model folder for transformers: weights, tokenizer, card; ONNX; and the way to the Hub."""
+"""A model folder for transformers: weights, tokenizer, card; ONNX; and the upload to the Hub."""
 
+import contextlib
+import copy
+import json
 import logging
 import os
 import re
+import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,9 @@ import numpy
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
+from transformers import DataCollatorWithPadding, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from mrpc_lightning.data import MRPCDataModule
@@ -22,8 +27,9 @@ from mrpc_lightning.deploy.card import HUB_NAME
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.hub import transport_error
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.pairs.tokens import lengths
 from mrpc_lightning.report.subsets import measure
-from mrpc_lightning.run.run import flatten
+from mrpc_lightning.run.run import Run
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Of logits, between PyTorch and ONNX Runtime, both in float32.
@@ -31,19 +37,19 @@ TOLERANCE = 1e-3
 
 
 def check(config: Any) -> None:
-    """See to it that an export writes over nothing, and that what it needs is there.
+    """Check that an export overwrites nothing, and that what it needs is there.
 
     Args:
         config: The configuration of `export`.
 
     Raises:
-        InputError: If it is not so.
+        InputError: If it would, or something is missing.
     """
     folder = Path(config.to)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--to {folder}: is there already and not empty; give a new folder")
     if config.trainer.fast_dev_run:
-        raise InputError("--trainer.fast_dev_run: there is nothing to try; leave it out")
+        raise InputError("trainer.fast_dev_run: export has nothing to try; leave it out")
     if config.public and config.push_to_hub is None:
         raise InputError("--public: goes with --push_to_hub owner/name")
     if config.push_to_hub is not None and not HUB_NAME.fullmatch(config.push_to_hub):
@@ -54,17 +60,17 @@ def check(config: Any) -> None:
             import onnxruntime  # noqa: F401
             import onnxscript  # noqa: F401
         except ImportError as error:
-            raise InputError(
-                f"--onnx: needs {error.name}: python -m pip install onnx onnxscript onnxruntime"
-            ) from error
+            advice = "python -m pip install onnx onnxscript onnxruntime"
+            raise InputError(f"--onnx: needs {error.name}: {advice}") from error
 
 
 def run(
     model: ParaphraseClassifier,
     data: MRPCDataModule,
     config: Any,
+    run: Run | None,
+    checkpoint: Path | None,
     content: Mapping[str, Any],
-    metrics: Mapping[str, Any],
 ) -> None:
     """Write weights, configuration, tokenizer and card; ONNX and an upload, where they are asked for.
 
@@ -72,29 +78,28 @@ def run(
         model: The model, with its weights.
         data: The data, with its tokenizer.
         config: The configuration of `export`.
-        content: The checkpoint; empty if there is none.
-        metrics: What the run's metrics.json says of this checkpoint; empty if there is none.
+        run: The run that the weights are of; None for an encoder that no run trained.
+        checkpoint: The checkpoint's file; None without a run.
+        content: What the checkpoint holds; empty without a run.
 
     Raises:
         InputError: If ONNX Runtime computes something else than PyTorch, or the upload fails.
     """
-    folder = Path(config.to)
-    encoder = model.model
+    folder, encoder = Path(config.to), model.model
     assert encoder is not None
     encoder.eval()
+    encoder.config.symmetric = model.hparams["symmetric"]  # transformers ignores it; `Predictor.from_run` does not
+    tokenizer = copy.deepcopy(data.load_tokenizer())
+    tokenizer.model_max_length = data.hparams["max_length"]  # longer pairs are cut where the training cut them
     disable_progress_bar()  # of files that take a moment
-    if config.onnx or config.int8:
-        data.setup("validate")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         unfinished = Path(made) / "model"
         encoder.save_pretrained(unfinished)
-        data.load_tokenizer().save_pretrained(unfinished)
-        logging.disable(logging.WARNING)  # of operators that no encoder has, and of an optional step
-        figures = to_onnx(encoder, data, unfinished, config.int8) if config.onnx or config.int8 else {}
-        logging.disable(logging.NOTSET)
+        tokenizer.save_pretrained(unfinished)
+        onnx = to_onnx(encoder, data, unfinished, config.int8) if config.onnx or config.int8 else {}
         name = config.push_to_hub or str(folder)
-        text = card.write(metrics, recipe_of(content), model.hparams["label_names"], name, figures)
+        text = card.write(run, checkpoint, content, model.hparams["label_names"], name, onnx)
         (unfinished / "README.md").write_text(text, encoding="utf-8")
         umask = os.umask(0)
         os.umask(umask)
@@ -103,116 +108,102 @@ def run(
         if folder.is_dir():
             folder.rmdir()  # it is empty
         unfinished.rename(folder)
-    if figures:
-        print(f"onnx      logits within {figures['difference']:.1e} of PyTorch's on {figures['pairs']:,} pairs")
+    if onnx:
+        print(f"onnx      logits within {onnx['difference']:.1e} of PyTorch's on {onnx['pairs']:,} pairs")
     if config.int8:
-        print(f"int8      F1 {figures['int8_f1']:.4f}, {figures['int8_f1'] - figures['f1']:+.4f} against PyTorch's")
-    print(f'exported  {folder}; use it with pipeline("text-classification", model="{folder}")')
+        print(
+            f"int8      F1 {onnx['int8_f1']:.4f}, {onnx['int8_f1'] - onnx['f1']:+.4f} against PyTorch's; "
+            f"{onnx['int8_changed']:,} of {onnx['pairs']:,} predictions differ"
+        )
+    model_name = json.dumps(str(folder), ensure_ascii=False)
+    print(f'exported  {folder}; use it with pipeline("text-classification", model={model_name})')
     if config.push_to_hub:
         print(f"pushed    {push(folder, config.push_to_hub, config.public)}")
 
 
-class Logits(torch.nn.Module):
-    """A model as ONNX has it: tensors by position, logits alone.
+def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bool) -> dict[str, Any]:
+    """Write model.onnx with any batch and length, and score it on the whole validation split, in one order.
 
     Args:
-        model: The model.
-        names: Names of its inputs.
-    """
-
-    def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Return the logits, of shape (batch, 2)."""
-        logits: torch.Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).logits
-        return logits
-
-
-def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bool) -> dict[str, float]:
-    """Write model.onnx with any batch and length, and score it on the whole validation split.
-
-    Args:
-        model: The model, in evaluation mode.
-        data: The data, set up for validation.
+        model: The model, in evaluation mode on the CPU.
+        data: The data.
         folder: Where to write.
         int8: Also write model.int8.onnx, whose weights are integers of 8 bits.
 
     Returns:
-        `pairs`; `difference`, the largest between its logits and PyTorch's; the F1 of PyTorch's (`f1`), of
-        ONNX Runtime's (`onnx_f1`), and with `int8` its accuracy and F1 (`int8_accuracy`, `int8_f1`).
+        `pairs`; `difference`, the largest between its logits and PyTorch's; the F1 of PyTorch's (`f1`) and of ONNX
+        Runtime's (`onnx_f1`); with `int8` its F1 (`int8_f1`) and how many of its predictions differ from PyTorch's
+        (`int8_changed`).
 
     Raises:
-        InputError: If ONNX Runtime computes something else than PyTorch.
+        InputError: If PyTorch cannot export the model, or ONNX Runtime computes something else than PyTorch.
     """
-    batches = list(inputs(data.val_dataloader()))
-    names = [name for name in INPUTS if name in batches[0]]
-    dynamic = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
-    path = folder / "model.onnx"
-    try:
-        torch.onnx.export(
-            Logits(model, names).eval(),
-            tuple(torch.from_numpy(batches[0][name]) for name in names),
-            path,
-            input_names=names,
-            output_names=["logits"],
-            dynamic_shapes=(tuple(dynamic for _ in names),),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    except torch.onnx.OnnxExporterError as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"--onnx: PyTorch cannot export {type(model).__name__}: {reason}") from error
-    labels = numpy.concatenate([batch["labels"] for batch in batches])
+    data.setup("validate")
+    tokens = data.tokens["validation"].with_format("torch")
+    alike = tokens.select(numpy.argsort(lengths(tokens)))  # pairs of similar length share a batch
+    loader: Any = DataLoader(
+        alike,
+        data.hparams["eval_batch_size"],
+        collate_fn=DataCollatorWithPadding(data.load_tokenizer()),
+    )
+    labels = torch.cat([batch["labels"] for batch in loader]).numpy()
+    batches = [{name: batch[name] for name in INPUTS if name in batch} for batch in loader]
     with torch.inference_mode():
-        expected = [
-            model(**{name: torch.from_numpy(batch[name]) for name in names}).logits.numpy() for batch in batches
-        ]
-    found = run_onnx(path, batches, names)
-    difference = float(numpy.abs(numpy.concatenate(expected) - numpy.concatenate(found)).max())
-    if not difference <= TOLERANCE:  # NaN is not
-        raise InputError(f"{path}: its logits differ from PyTorch's by up to {difference:.2g}; it is not to be used")
-    figures = {
-        "pairs": len(labels),
-        "difference": difference,
-        "f1": scores(labels, expected)["f1"],
-        "onnx_f1": scores(labels, found)["f1"],
-    }
-    if int8:
-        import onnx
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+        expected = torch.cat([model(**batch).logits for batch in batches]).numpy()
+    path, dynamic = folder / "model.onnx", {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    with contextlib.ExitStack() as stack:
+        logging.disable(logging.WARNING)  # of operators that no encoder has, and of an optional step
+        stack.callback(logging.disable, logging.NOTSET)
+        try:
+            torch.onnx.export(
+                model,
+                (),
+                path,
+                kwargs=batches[0],
+                input_names=list(batches[0]),
+                output_names=["logits"],
+                dynamic_shapes=dict.fromkeys(batches[0], dynamic),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(f"--onnx: PyTorch cannot export {type(model).__name__}: {reason}") from error
+        found = run_onnx(path, batches)
+        difference = float(numpy.abs(expected - found).max())
+        if not difference <= TOLERANCE:  # NaN is not
+            raise InputError(
+                f"{path.name}: its logits differ from PyTorch's by up to {difference:.2g}; nothing is written"
+            )
+        scored = {"pairs": len(labels), "difference": difference}
+        scored |= {"f1": f1(labels, expected), "onnx_f1": f1(labels, found)}
+        if int8:
+            import onnx
+            from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        graph = onnx.load(path)
-        del graph.graph.value_info[:]  # shapes that the quantizer infers again, and else finds contradicted
-        quantize_dynamic(graph, folder / "model.int8.onnx", weight_type=QuantType.QInt8)
-        quantized = scores(labels, run_onnx(folder / "model.int8.onnx", batches, names))
-        figures |= {"int8_accuracy": quantized["accuracy"], "int8_f1": quantized["f1"]}
-    return figures
+            graph = onnx.load(path)
+            del graph.graph.value_info[:]  # shapes that the quantizer infers again, and else finds contradicted
+            quantize_dynamic(graph, folder / "model.int8.onnx", weight_type=QuantType.QInt8)
+            found = run_onnx(folder / "model.int8.onnx", batches)
+            changed = found.argmax(axis=1) != expected.argmax(axis=1)
+            scored |= {"int8_f1": f1(labels, found), "int8_changed": int(changed.sum())}
+    return scored
 
 
-def inputs(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
-    """Yield batches as arrays; of both orders the one that is given."""
-    for batch in loader:
-        yield {
-            name: (tensor[:, 0] if tensor.dim() == 3 else tensor).numpy()  # (batch, 2 orders, tokens)
-            for name, tensor in batch.items()
-        }
-
-
-def run_onnx(path: Path, batches: list[dict[str, Any]], names: list[str]) -> list[Any]:
-    """Return the logits that ONNX Runtime computes, batch by batch."""
+def run_onnx(path: Path, batches: list[dict[str, torch.Tensor]]) -> NDArray[Any]:
+    """Return the logits that ONNX Runtime computes, of shape (pairs, 2)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return [session.run(["logits"], {name: batch[name] for name in names})[0] for batch in batches]
+    inputs = ({name: tensor.numpy() for name, tensor in batch.items()} for batch in batches)
+    return numpy.concatenate([session.run(["logits"], batch)[0] for batch in inputs])
 
 
-def scores(labels: Any, logits: list[Any]) -> dict[str, float]:
-    """Return the figures of logits."""
-    margins = numpy.concatenate([batch[:, 1] - batch[:, 0] for batch in logits]).astype(numpy.float64)
-    return {name: float(value[0]) for name, value in measure(labels, 1 / (1 + numpy.exp(-margins))).items()}
+def f1(labels: NDArray[Any], logits: NDArray[Any]) -> float:
+    """Return the F1 of logits."""
+    margins = (logits[:, 1] - logits[:, 0]).astype(numpy.float64)
+    return float(measure(labels, 1 / (1 + numpy.exp(-margins)))["f1"][0])
 
 
 def push(folder: Path, name: str, public: bool) -> str:
@@ -237,7 +228,7 @@ def push(folder: Path, name: str, public: bool) -> str:
     except (HfHubHTTPError, HFValidationError, OSError, ValueError, transport_error()) as error:
         raise InputError(
             f"--push_to_hub {name}: {explain(error)}. The model lies in {folder}; try again with: "
-            f"hf upload {'' if public else '--private '}{name} {folder}"
+            f"hf upload {'' if public else '--private '}{name} {shlex.quote(str(folder))}"
         ) from error
     return f"{api.endpoint}/{name}"
 
@@ -261,9 +252,3 @@ def explain(error: Exception) -> str:
 def hide_tokens(text: str) -> str:
     """Replace whatever looks like a Hub token."""
     return re.sub(r"hf_\w+", "hf_...", text)
-
-
-def recipe_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe that a checkpoint holds, by dotted key; empty if it holds none."""
-    recipe = content.get("recipe")
-    return flatten(recipe) if isinstance(recipe, dict) else {}

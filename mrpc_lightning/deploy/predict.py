@@ -1,31 +1,40 @@
-"""Answers for files of any size: streamed, in their order, and taken up again where a killed command left off."""
+"""Predictions for files of any size: read in chunks, written in their order, continued where a killed command stopped.
+
+Sentences are written exactly as they were read, also those that begin with = + - or @: tables are for programs. A
+spreadsheet takes such a cell for a formula; import the columns as text there.
+"""
 
 import contextlib
 import csv
 import glob
 import hashlib
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy
 import pyarrow
 import pyarrow.parquet
 import torch
 from datasets import Dataset
 from filelock import FileLock, Timeout
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from pyarrow.lib import ArrowException
 
 from mrpc_lightning.data import MRPCDataModule
-from mrpc_lightning.errors import InputError
+from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.pairs.files import read_chunks
 from mrpc_lightning.run.recorder import say
+from mrpc_lightning.run.run import replacing
+from mrpc_lightning.run.scoring import Array, score
 from mrpc_lightning.text import count
 
 CHUNK = 8192  # pairs that are read, scored and written together; what a killed command does again
@@ -34,7 +43,7 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def check(config: Any) -> None:
-    """See to it that flags make sense together.
+    """Check that the flags of `predict` make sense together.
 
     Args:
         config: The configuration of `predict`.
@@ -42,66 +51,88 @@ def check(config: Any) -> None:
     Raises:
         InputError: If they do not.
     """
-    if config.pair is not None:
-        others = {"output": config.output, "glue": config.glue, "data.predict_file": config.data.predict_file}
+    file, output = config.data.predict_file, config.output
+    if config.pair is not None or file == "-":
+        printing = "predict -" if config.pair is None else "--pair"
+        others = {"--output": output, "--glue": config.glue, "data.predict_file": config.pair is not None and file}
         for name in (name for name, value in others.items() if value):
-            raise InputError(f"--{name}: --pair answers one pair, and prints the answer; leave one out")
-    if config.output is not None:
-        path = Path(config.output)
+            raise InputError(f"{name}: {printing} prints what it predicts, and writes no file; leave one out")
+    if output is not None:
+        path = Path(output)
         if path.suffix.lower() not in ENDINGS:
             raise InputError(f"--output {path}: unknown kind of file; use {', '.join(ENDINGS)}")
         if config.glue:
             raise InputError("--glue: writes MRPC.tsv into the run's folder; leave --output out")
-        if config.data.predict_file and path.absolute() == Path(config.data.predict_file).absolute():
-            raise InputError(f"--output {path}: is what --data.predict_file reads; give another")
+        if path.is_dir():
+            raise InputError(f"--output {path}: is a folder; give a file")
+        if file and path.absolute() == Path(file).absolute():
+            raise InputError(f"--output {path}: is what data.predict_file reads; give another")
     limit = config.trainer.limit_predict_batches
     if limit is not None and (isinstance(limit, int) or limit != 1.0):  # 1 is a batch, 1.0 all of them
-        raise InputError("--trainer.limit_predict_batches: predict answers every pair; give it a shorter file")
+        raise InputError("trainer.limit_predict_batches: predict scores every pair; give it a shorter file")
 
 
 def run(
-    trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, path: Path, made_by: Mapping[str, Any]
+    trainer: Trainer,
+    model: ParaphraseClassifier,
+    data: MRPCDataModule,
+    path: Path,
+    made_by: Mapping[str, Any],
+    glue: bool = False,
 ) -> None:
     """Score all pairs and write the table. All of them are checked before the first is scored.
 
-    Beside the table, a folder holds what is done until all is. Its name has a hash of all that the answers depend on.
+    Until all is done, a folder beside the table holds what is. Its name has a hash of everything that the predictions
+    depend on, and it is locked, so that two commands share no file.
 
     Args:
-        trainer: The Trainer, of any number of processes.
+        trainer: The Trainer, of any number of processes. Every process must call this function.
         model: The model.
         data: The data.
-        path: The table: CSV, TSV, JSON lines, Parquet, or GLUE's MRPC.tsv, by its name.
-        made_by: All that the answers depend on but weights and pairs.
+        path: The table: CSV, TSV, JSON lines or Parquet, by its ending.
+        made_by: Everything that the predictions depend on but weights and pairs.
+        glue: Write GLUE's table, of index and prediction as numbers.
 
     Raises:
-        InputError: If a row is out of order, the pairs change meanwhile, or another command does the same.
+        InputError: If a row is not in order, the pairs change meanwhile, or another command does the same.
+        Stopped: If a signal asks for it; the message says what the same command will do.
     """
-    sizes, digests = zip(*((len(pairs), digest(pairs)) for pairs in chunks(data)), strict=True)
-    key = digest([made_by, weights(model), digests])
-    folder = path.with_name(f"{path.name}.{key[:12]}.parts")
-    data.trainer = trainer
-    with only_here(folder) if trainer.is_global_zero else contextlib.nullcontext():
-        done = count_done(folder, sizes)
-        if (
-            trainer.world_size > 1
-        ):  # the processes can agree only once one call of the Trainer has brought them together
-            score(trainer, model, data, next(chunks(data)).select([0]))
-            done = trainer.strategy.broadcast(done)
-        if done:
-            say(trainer, f"{sum(sizes[:done]):,} of {sum(sizes):,} pairs are done, in {folder}: goes on with the next")
-        bar = Bar(trainer, sum(sizes), sum(sizes[:done]))
-        for number, pairs in enumerate(chunks(data)):
-            if number >= len(digests) or digest(pairs) != digests[number]:
-                raise InputError(f"{data.source('predict')}: changed while it was read; try again")
-            if number < done:
-                continue
-            found = score(trainer, model, data, pairs)
+    sizes: list[int] = []
+    digests: list[str] = []
+    done, label_names = 0, model.hparams["label_names"]
+    try:
+        for pairs in chunks(data):
+            sizes.append(len(pairs))
+            digests.append(digest(pairs))
+        key = digest([made_by, weights(model), digests])
+        folder = path.with_name(f"{path.name}.{key[:12]}.parts")
+        data.trainer = trainer
+        with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
+            done = count_done(folder, sizes)
+            if trainer.world_size > 1:  # the processes can agree once a call of the Trainer has brought them together
+                score_pairs(trainer, model, data, next(chunks(data)).select([0]))
+                done = trainer.strategy.broadcast(done)
+            if done:
+                say(trainer, f"{sum(sizes[:done]):,} of {sum(sizes):,} pairs are done, in {folder}; now the others")
+            bar = show_progress(trainer, sum(sizes), sum(sizes[:done]))
+            for number, (pairs, expected) in enumerate(zip_longest(chunks(data), digests)):
+                if pairs is None or digest(pairs) != expected:
+                    raise InputError(f"{data.source('predict')}: changed while it was read; try again")
+                if number < done:
+                    continue
+                found = score_pairs(trainer, model, data, pairs)
+                if trainer.is_global_zero:
+                    write_part(folder / PART.format(number), pairs, found, label_names)
+                trainer.strategy.barrier()
+                done = number + 1
+            bar.close()
             if trainer.is_global_zero:
-                write_part(folder / PART.format(number), pairs, found, model.hparams["label_names"])
-            trainer.strategy.barrier()
-        bar.close()
-        if trainer.is_global_zero:
-            join(folder, sizes, path, model.hparams["label_names"])
+                write_table(folder, sizes, path, label_names, glue)
+    except Stopped as stopped:
+        first, so_far = f"{sizes[0]:,} " if sizes else "", f"{sum(sizes[:done]):,} of {sum(sizes):,} pairs are done"
+        how = f"stopped before the first {first}pairs were done; the same command starts again"
+        how = f"stopped; {so_far}, and the same command continues there" if done else how
+        raise Stopped(stopped.signum, how) from stopped
     trainer.strategy.barrier()
     say(trainer, f"\n{count(sum(sizes), 'pair')} predicted: {path}")
 
@@ -122,8 +153,8 @@ def weights(model: ParaphraseClassifier) -> int:
 
 
 @contextlib.contextmanager
-def only_here(folder: Path) -> Iterator[None]:
-    """Keep a folder for this command alone, and forget those that other commands for the same table have left.
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a folder for this command alone, and remove those that other commands have left for the same table.
 
     Raises:
         InputError: If another command has it.
@@ -132,14 +163,14 @@ def only_here(folder: Path) -> Iterator[None]:
     name = folder.name[: -len("123456789012.parts")]
     for other in folder.parent.glob(f"{glob.escape(name)}{'?' * 12}.parts"):
         with contextlib.suppress(Timeout):
-            if other != folder:
+            if other != folder and not other.is_symlink():
                 with FileLock(other / LOCK, timeout=0):
                     shutil.rmtree(other, ignore_errors=True)
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield
     except Timeout as error:
-        raise InputError(f"{folder}: another command is at work on it") from error
+        raise InputError(f"{folder}: another command is writing this table") from error
 
 
 def count_done(folder: Path, sizes: Sequence[int]) -> int:
@@ -154,128 +185,92 @@ def count_done(folder: Path, sizes: Sequence[int]) -> int:
 
 
 def chunks(data: MRPCDataModule) -> Iterator[Dataset]:
-    """Yield the pairs to predict, checked, so many at a time."""
+    """Yield the pairs to predict, checked, `CHUNK` at a time."""
     path = data.hparams["predict_file"]
     if path is None:
         pairs = data.read("predict")
         for start in range(0, len(pairs), CHUNK):
             yield pairs.select(range(start, min(start + CHUNK, len(pairs))))
         return
-    numbered = set()
     for table in read_chunks(Path(path), "predict_file", CHUNK):
-        numbered.add(all(str(idx).isdecimal() for idx in table.columns.get("idx", [""])))
-        if len(numbered) > 1:
-            raise InputError(f"{table.source}: idx is a number in some rows and none in others")
         yield data.check(table, labelled=False)
 
 
-def score(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, pairs: Dataset) -> list[list[float]]:
-    """Return the probabilities of both classes, of all processes, pair by pair."""
-    missing = max(trainer.world_size - len(pairs), 0)  # each process needs one
+def score_pairs(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, pairs: Dataset) -> Array:
+    """Return the probabilities of both classes, of shape (pairs, 2): the mean over both orders, where there are two."""
+    missing = max(trainer.world_size - len(pairs), 0)  # each process needs a pair
     filled = pairs.select([*range(len(pairs)), *[0] * missing]) if missing else pairs
     data.add("predict", filled)
-    loader = data.predict_dataloader()
-    outputs = trainer.predict(model, loader, return_predictions=True)
-    assert outputs is not None
-    parts: Any = outputs
-    shares = torch.cat(parts)
-    found = gather(trainer, loader.sampler, shares.mean(dim=1) if shares.dim() == 3 else shares)
-    return [found[row] for row in range(len(pairs))] if trainer.is_global_zero else []
+    _, found = score(trainer, model, data.predict_dataloader())
+    return (found.mean(axis=1) if found.ndim == 3 else found)[: len(pairs)]
 
 
-def write_part(path: Path, pairs: Dataset, found: list[list[float]], label_names: list[str]) -> None:
-    """Write what is known of some pairs, whole or not at all."""
-    probabilities = list(zip(*found, strict=True))
+def write_part(path: Path, pairs: Dataset, found: Array, label_names: list[str]) -> None:
+    """Write the predictions for some pairs, whole or not at all."""
     table = pyarrow.table(
         {
-            "idx": pairs["idx"][:],
-            "sentence1": pairs["sentence1"][:],
-            "sentence2": pairs["sentence2"][:],
-            "prediction": [label_names[int(second > first)] for first, second in found],
-            **{
-                f"probability_{name}": pyarrow.array(values, pyarrow.float32())
-                for name, values in zip(label_names, probabilities, strict=True)
-            },
+            **{name: pairs[name][:] for name in ("idx", "sentence1", "sentence2")},
+            "prediction": [label_names[label] for label in found.argmax(axis=1)],
+            **{f"probability_{label_names[label]}": found[:, label].astype(numpy.float32) for label in (0, 1)},
         }
     )
-    temporary = path.with_suffix(".tmp")
-    pyarrow.parquet.write_table(table, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary)
 
 
-def join(folder: Path, sizes: Sequence[int], path: Path, label_names: list[str]) -> None:
-    """Make the table of its parts, and take these away.
+def write_table(folder: Path, sizes: Sequence[int], path: Path, label_names: list[str], glue: bool) -> None:
+    """Make the table of its parts, and remove these.
 
     Raises:
         InputError: If one is missing.
     """
     if count_done(folder, sizes) != len(sizes):
         raise InputError(f"{folder}: a part is missing or damaged; give the same command again")
-    temporary = path.with_name(f"{path.name}.tmp")
     parts = [folder / PART.format(number) for number in range(len(sizes))]
-    if path.suffix.lower() == ".parquet":
-        with pyarrow.parquet.ParquetWriter(temporary, pyarrow.parquet.read_schema(parts[0])) as writer:
-            for part in parts:
-                writer.write_table(pyarrow.parquet.read_table(part))
-    else:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            for number, part in enumerate(parts):
-                write_rows(file, path, pyarrow.parquet.read_table(part), number == 0, label_names)
-    temporary.replace(path)
+    whole = folder / "table"
+    with replacing(whole) as temporary:
+        if path.suffix.lower() == ".parquet":
+            with pyarrow.parquet.ParquetWriter(temporary, pyarrow.parquet.read_schema(parts[0])) as writer:
+                for part in parts:
+                    writer.write_table(pyarrow.parquet.read_table(part))
+        else:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                for number, part in enumerate(parts):
+                    columns = pyarrow.parquet.read_table(part).to_pydict()
+                    write_rows(file, "glue" if glue else path.suffix.lower(), columns, number == 0, label_names)
+    os.replace(whole, path)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_rows(file: TextIO, path: Path, table: pyarrow.Table, first: bool, label_names: list[str]) -> None:
-    """Write a part's rows in the table's kind."""
-    columns = table.to_pydict()
-    for name in columns:
-        if name.startswith("probability_") and path.suffix.lower() != ".jsonl":
-            columns[name] = [f"{value:.6f}" for value in columns[name]]
-    rows = zip(*columns.values(), strict=True)
-    if path.name == "MRPC.tsv":  # GLUE's: https://gluebenchmark.com/faq
-        lines = zip(columns["idx"], map(label_names.index, columns["prediction"]), strict=True)
-        file.write("index\tprediction\n" * first + "".join(f"{idx}\t{label}\n" for idx, label in lines))
-    elif path.suffix.lower() == ".csv":
-        writer = csv.writer(file)
-        writer.writerows([[*columns], *rows] if first else rows)
-    elif path.suffix.lower() == ".tsv":  # no quoting: what would break a row becomes a space
-        file.write(("\t".join(columns) + "\n") * first)
+def write_rows(file: TextIO, kind: str, columns: dict[str, list[Any]], first: bool, label_names: list[str]) -> None:
+    """Write a part's rows as ".csv", ".tsv", ".jsonl" or "glue"; those of the first part after a header."""
+    if kind == "glue":  # https://gluebenchmark.com/faq
+        columns = {"index": columns["idx"], "prediction": [label_names.index(name) for name in columns["prediction"]]}
+    digits: Any = (lambda value: round(value, 6)) if kind == ".jsonl" else "{:.6f}".format
+    for name in (name for name in columns if name.startswith("probability_")):
+        columns[name] = [digits(value) for value in columns[name]]
+    rows: list[Sequence[Any]] = [list(columns)] * (first and kind != ".jsonl")
+    rows += zip(*columns.values(), strict=True)
+    if kind == ".csv":
+        csv.writer(file).writerows(rows)
+    elif kind == ".jsonl":
+        lines = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows)
+        file.writelines(f"{line}\n" for line in lines)
+    else:  # no quoting: what would break a row becomes a space
         file.writelines("\t".join(" ".join(str(value).split()) for value in row) + "\n" for row in rows)
-    else:
-        for row in rows:
-            values = [round(value, 6) if isinstance(value, float) else value for value in row]
-            file.write(json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False) + "\n")
 
 
-class Bar(Callback):
-    """A progress bar of pairs, in place of the Trainer's, which knows one chunk alone.
+def show_progress(trainer: Trainer, total: int, done: int) -> Tqdm:
+    """Return a progress bar of all pairs, put in place of the Trainer's, which would show one chunk.
 
     Args:
-        trainer: The Trainer; has it no bar, there is none.
-        total: Pairs.
+        trainer: The Trainer. If it has no bar, this one does not show either.
+        total: Number of pairs.
         done: Pairs that are done.
     """
-
-    def __init__(self, trainer: Trainer, total: int, done: int) -> None:
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
-        shown = any(isinstance(callback, ProgressBar) for callback in callbacks)
-        callbacks[:] = [*(callback for callback in callbacks if not isinstance(callback, ProgressBar)), self]
-        self._bar = Tqdm(
-            total=total, initial=done, unit=" pairs", disable=not (shown and trainer.is_global_zero), leave=False
-        )
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Go on."""
-        self._bar.update(len(outputs) * trainer.world_size)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._bar.close()
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+    others = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    shown = len(others) < len(callbacks) and trainer.is_global_zero
+    bar = Tqdm(total=total, initial=done, unit=" pairs", disable=not shown, leave=False)
+    callbacks[:] = [*others, LambdaCallback(on_predict_batch_end=lambda *a: bar.update(len(a[2]) * trainer.world_size))]
+    return bar

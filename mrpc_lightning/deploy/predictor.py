@@ -1,4 +1,4 @@
-"""Answers in code and in a pipe: a model of a run, and what it says of pairs."""
+"""Predictions in code and in a pipe: a trained model on a device."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,95 +6,141 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from mrpc_lightning import hub
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier, Prediction
-from mrpc_lightning.pairs.tokens import unpack
+from mrpc_lightning.nn.encoder import without_code
+from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.run.checkpoint import read_checkpoint
-from mrpc_lightning.run.run import find_checkpoint
+from mrpc_lightning.run.run import LOGS, find_checkpoint
+from mrpc_lightning.text import CONTROLS, printable
 
 
 class Predictor:
-    """A trained model, ready to use.
+    """A trained model in evaluation mode on a device.
 
     Args:
         model: The model, with its tokenizer.
+        device: Where to compute, such as "cuda". Unset: where the model is.
     """
 
-    def __init__(self, model: ParaphraseClassifier, device: Any = None) -> None:
-        self.model = model.eval()
+    def __init__(self, model: ParaphraseClassifier, device: torch.device | str | None = None) -> None:
+        self.model = model.eval() if device is None else model.eval().to(device)
 
     @classmethod
-    def from_run(cls, ckpt_path: str | Path = "best", logs: str | Path = "tb_logs") -> "Predictor":
-        """Load what a run has trained, with its tokenizer.
+    def from_run(
+        cls, ckpt_path: str | Path = "best", logs: str | Path = LOGS, device: torch.device | str | None = None
+    ) -> "Predictor":
+        """Load what a run has trained, or a model folder that `export` wrote, with its tokenizer.
+
+        Nothing in the files is run, whoever made them. A run's model computes as it was trained, in bf16 or float32;
+        a model folder's in float32.
 
         Args:
-            ckpt_path: "best" or "last", of the newest run that has one; a run's folder; or a checkpoint file.
+            ckpt_path: "best" or "last", of the newest run that has one; a run's folder; a checkpoint file; or a folder
+                that `export` wrote.
             logs: The folder in which runs are searched.
+            device: Where to compute. Unset: on the CPU.
 
         Raises:
-            InputError: If there is no such checkpoint, or it is damaged.
+            InputError: If there is no such checkpoint or folder, or it is damaged.
         """
+        if (Path(ckpt_path) / "config.json").is_file():
+            return cls(load_exported(Path(ckpt_path)), device)
         checkpoint = find_checkpoint(str(ckpt_path), Path(logs))
         content = read_checkpoint(checkpoint)
-        model = ParaphraseClassifier.restore(content)
-        files = content.get("MRPCDataModule", {}).get("tokenizer")
-        if not files:
-            raise InputError(f"{checkpoint}: of an older version, without its tokenizer")
-        model.tokenizer = unpack(files)
-        model.max_length = content["datamodule_hyper_parameters"]["max_length"]
-        model.autocast_dtype = torch.bfloat16 if content["made_with"]["trainer_precision"] == "bf16-mixed" else None
-        return cls(model)
+        try:
+            return cls(ParaphraseClassifier.restore(content), device)
+        except InputError as error:
+            raise InputError(f"--ckpt_path {checkpoint}: {error}") from error
 
     def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each pair of sentences, in their order; see `ParaphraseClassifier.predict`."""
         return self.model.predict(pairs, batch_size)
 
-    def predict_lines(self, lines: Any, columns: Any = None) -> Any:
-        return answer_lines(self.model, lines)
+    def predict_lines(
+        self, lines: Iterable[str], columns: tuple[str, str] = ("sentence1", "sentence2")
+    ) -> Iterator[str]:
+        """Predict pairs as they come, one a line: two sentences with a tab between them, or a JSON object.
+
+        Control characters in the yielded lines are escaped: a terminal would obey them.
+
+        Args:
+            lines: The lines.
+            columns: Keys of the two sentences in a JSON object.
+
+        Yields:
+            For each line that is not empty the label, a tab and the probability of the positive class; for a JSON
+            object the same object with `prediction` and the probability of each class.
+
+        Raises:
+            InputError: If a line holds no pair.
+        """
+        number = 0
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield self._predict_line(line.rstrip("\r\n"), f"standard input, line {number}", columns)
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input, line {number + 1} or soon after: not UTF-8") from error
+
+    def _predict_line(self, line: str, where: str, columns: tuple[str, str]) -> str:
+        row: dict[str, Any] = {}
+        if line.lstrip().startswith("{") and "\t" not in line:
+            try:
+                row = json.loads(line)
+                pair = [row[name] for name in columns]
+            except (ValueError, KeyError) as error:
+                raise InputError(f"{where}: no JSON object with {columns[0]} and {columns[1]}") from error
+        else:
+            pair = line.split("\t")
+        if len(pair) != 2:
+            raise InputError(f"{where}: not two sentences with a tab between them")
+        try:
+            [prediction] = self.predict([(pair[0], pair[1])])
+        except InputError as error:
+            raise InputError(f"{where}: {str(error).removeprefix('pair 1: ')}") from error
+        if not row:
+            return show(prediction)
+        shares = {f"probability_{name}": round(share, 6) for name, share in prediction.probabilities.items()}
+        text = json.dumps({**row, "prediction": prediction.label, **shares}, ensure_ascii=False)
+        return CONTROLS.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
-def answer_lines(model: ParaphraseClassifier, lines: Iterable[str]) -> Iterator[str]:
-    """Answer pairs as they come, a line each: `sentence1<TAB>sentence2`, or a JSON object with both.
+def show(prediction: Prediction) -> str:
+    """Write a prediction as a line: label, tab, probability of the positive class."""
+    return f"{printable(prediction.label)}\t{list(prediction.probabilities.values())[1]:.6f}"
 
-    Yields:
-        `label<TAB>probability of the positive class`, or the JSON object with `prediction` and probabilities.
+
+def load_exported(folder: Path) -> ParaphraseClassifier:
+    """Load a model folder that `export` wrote, from safetensors and plain values alone.
 
     Raises:
-        InputError: If a line is no pair.
+        InputError: If the folder holds no trained model for two classes.
     """
-    number = 0
+    key = f"--ckpt_path {folder}"
     try:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield answer_line(model, line.rstrip("\r\n"), number)
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input, line {number + 1} or soon after: not UTF-8") from error
-
-
-def answer_line(model: ParaphraseClassifier, line: str, number: int) -> str:
-    """Answer one line; see `answer_lines`."""
-    row: dict[str, Any] = {}
-    if line.lstrip().startswith("{") and "\t" not in line:
-        try:
-            row = json.loads(line)
-            pair = [row["sentence1"], row["sentence2"]]
-        except (ValueError, KeyError) as error:
-            raise InputError(f"standard input, line {number}: no JSON object with sentence1 and sentence2") from error
-    else:
-        pair = line.split("\t")
-    if len(pair) != 2:
-        raise InputError(f"standard input, line {number}: not two sentences with a tab between them")
-    try:
-        [answer] = model.predict([(pair[0], pair[1])])
-    except InputError as error:
-        raise InputError(f"standard input, line {number}: {str(error).partition(': ')[2]}") from error
-    if not row:
-        return show(answer)
-    shares = {f"probability_{name}": round(share, 6) for name, share in answer.probabilities.items()}
-    return json.dumps({**row, "prediction": answer.label, **shares}, ensure_ascii=False)
-
-
-def show(answer: Prediction) -> str:
-    """Write an answer as a line: label, tab, probability of the positive class."""
-    return f"{answer.label}\t{list(answer.probabilities.values())[1]:.6f}"
+        values = without_code(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        config = AutoConfig.for_model(**values)
+        encoder, found = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{key}: {hub.explain(error, str(folder))}") from error
+    if found["missing_keys"]:
+        raise InputError(f"{key}: holds no trained model; {min(found['missing_keys'])} is missing, for one")
+    names = [str(name) for _, name in sorted((config.id2label or {}).items())]
+    model = ParaphraseClassifier(str(folder), label_names=names, symmetric=bool(values.get("symmetric")))
+    model.model, model.tokenizer = encoder, load_tokenizer(str(folder), None, key)
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    model.max_length = min(model.tokenizer.model_max_length, positions)
+    return model

@@ -13,12 +13,13 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from helpers import fails
+from helpers import fails, make_rows
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from mrpc_lightning import Predictor, demo, main
+from mrpc_lightning.deploy.card import write
 from mrpc_lightning.deploy.export import hide_tokens
 
 RUN = Path("tb_logs/mrpc/version_0")
@@ -68,14 +69,33 @@ def test_the_folder_has_the_checkpoints_logits_and_a_card_of_the_run(trained: Pa
     assert "equivalent" in done.stdout and "score" in done.stdout
 
 
-def test_a_checkpoint_without_figures_has_a_card_without_them(trained: Path) -> None:
+def test_a_checkpoint_without_metrics_has_a_card_that_says_why(trained: Path) -> None:
     main(["export", CPU, "--to=last-model", "--ckpt_path=last"])
     (RUN / "metrics.json").unlink()
     main(["export", CPU, "--to=other-model"])
-    for name in ("last-model", "other-model"):
+    reasons = {"last-model": "scored with another checkpoint", "other-model": "the run was not scored"}
+    for name, reason in reasons.items():
         card = ModelCard.load(f"{name}/README.md")
-        assert "model-index" not in card.data.to_dict() and "## Figures" not in card.text
-        assert "None" not in card.text and "learning rate" in card.text
+        assert "model-index" not in card.data.to_dict() and reason in card.text and "always" not in card.text
+        assert (
+            "None|" not in card.text.replace(" ", "") and "learning rate" in card.text and "| hardware |" in card.text
+        )
+
+
+def test_no_name_becomes_markup_in_a_card() -> None:
+    names = [
+        "[click](https://evil.example)",
+        "<b>![x](http://e.example/p.png)\n\n# Title | `code` *a* _b_ $c$ www.e.example",
+    ]
+    text = write(None, None, {}, names, "me/my-model", {})
+    body = ModelCard(text).text
+    assert len(re.findall("click", body)) and len(re.findall("Title", body)) == 3
+    assert not re.search(r"(?<!\\)\]\(", body) and not re.search(r"https?://|www\.", body)
+    assert not re.search(r"^# Title|<b>", body, re.MULTILINE)
+    outside = body.replace("| accuracy |", "").split("```")
+    assert len(outside) == 3 and not re.search(
+        r"(?<!\\)[`*_$]", (outside[0] + outside[2]).replace("mrpc_lightning", "")
+    )
 
 
 def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +103,7 @@ def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsy
     onnxruntime = pytest.importorskip("onnxruntime")
     main(["export", CPU, "--to=my-model", "--onnx", "--int8"])
     printed = capsys.readouterr().out
-    assert "on 25 pairs" in printed and "against PyTorch's" in printed
+    assert "on 25 pairs" in printed
     card = Path("my-model/README.md").read_text()
     assert "model.int8.onnx" in card and "25 validation pairs" in card
     session = onnxruntime.InferenceSession("my-model/model.onnx")
@@ -95,6 +115,16 @@ def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsy
             [found] = session.run(None, {name: tensor.numpy() for name, tensor in batch.items()})
             with torch.inference_mode():
                 assert numpy.abs(found - model(**batch).numpy()).max() < 1e-5
+    quantized = onnxruntime.InferenceSession("my-model/model.int8.onnx")
+    changed = 0
+    for first, second, _ in make_rows(25, seed=1):
+        batch = tokenizer(first, second, return_tensors="pt")
+        [found] = quantized.run(None, {name: tensor.numpy() for name, tensor in batch.items()})
+        with torch.inference_mode():
+            changed += int(found.argmax() != model(**batch).argmax())
+    assert (
+        f"against PyTorch's; {changed} of 25 predictions differ" in printed and f"{changed} of its predictions" in card
+    )
     assert Path("my-model/model.int8.onnx").stat().st_size < Path("my-model/model.onnx").stat().st_size
 
 
@@ -201,7 +231,7 @@ def test_a_card_of_own_pairs_names_no_file_no_sentence_and_no_markup(project: Pa
     assert metrics["validation_pairs_in_training"] and "of these pairs were trained on" in text
     assert "train.csv" not in text and rows[1].split(",")[0] not in text and "/" not in text.split("---")[1]
     assert "<b>" not in text and "a\\|b \\`c\\`" in text and "&lt;b&gt;" in text
-    # An exported model answers in one order; the run's figures are the mean of both.
+    # An exported model reads a pair in one order; the run's metrics are the mean of both.
     one_order = metrics["one_order"]
     assert ModelCard.load("my-model/README.md").data.eval_results[0].metric_value == round(one_order["accuracy"], 4)
     assert "average the probabilities" in text

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,7 @@ from helpers import fails, make_rows, write_csv
 
 from mrpc_lightning import Predictor, main
 from mrpc_lightning.deploy import predict
-from mrpc_lightning.deploy import predictor as answers
-from mrpc_lightning.errors import InputError
+from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 
 RUN = Path("tb_logs/mrpc/version_0")
@@ -50,6 +50,10 @@ def test_every_kind_of_table_says_the_same(trained: Path) -> None:
         for row, text in zip(found, expected, strict=True):
             assert [str(row[name]) for name in COLUMNS[:4]] == [text[name] for name in COLUMNS[:4]]
             assert [row[name] for name in COLUMNS[4:]] == pytest.approx([float(text[n]) for n in COLUMNS[4:]], abs=1e-6)
+    main(
+        ["predict", CPU, "--data.predict_file=validation.csv", "--output=sub/MRPC.tsv"]
+    )  # --glue alone asks for GLUE's
+    assert Path("sub/MRPC.tsv").read_bytes() == Path("found.tsv").read_bytes()
     main(["predict", CPU, "--data.predict_file=validation.csv", "--glue"])
     names = {"equivalent": "1", "not_equivalent": "0"}
     rows = [f"{row['idx']}\t{names[row['prediction']]}" for row in expected]
@@ -57,7 +61,7 @@ def test_every_kind_of_table_says_the_same(trained: Path) -> None:
     assert not list(Path().glob("**/*.parts"))
 
 
-def test_the_order_of_a_chunk_changes_no_answer(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_a_chunk_changes_no_prediction(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = read(RUN / "predictions.csv")
     monkeypatch.setattr(predict, "CHUNK", 1000)
     main(["predict", CPU, "--data.predict_file=validation.csv", "--output=whole.csv"])
@@ -90,37 +94,85 @@ def test_what_a_stopped_prediction_has_done_is_not_done_again(
     expected = (RUN / "predictions.csv").read_bytes()
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
     scored: list[int] = []
-    score = predict.score
+    score = predict.score_pairs
 
     def stop_at_third(trainer, model, data, pairs):  # type: ignore[no-untyped-def]
         scored.append(len(pairs))
         if len(scored) == 3:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGTERM, "stopped")
         return score(trainer, model, data, pairs)
 
-    monkeypatch.setattr(predict, "score", stop_at_third)
-    with pytest.raises((SystemExit, KeyboardInterrupt)):
-        main(words)
+    monkeypatch.setattr(predict, "score_pairs", stop_at_third)
+    said = stopped(capsys, words)
+    assert said == "stopped; 20 of 25 pairs are done, and the same command continues there"
     assert len(list(RUN.glob("predictions.csv.*.parts/*.parquet"))) == 2
     assert (RUN / "predictions.csv").read_bytes() == expected  # the earlier one, until all is done
     capsys.readouterr()
     main(words)
     assert scored == [10, 10, 5, 5] and "20 of 25 pairs are done" in capsys.readouterr().out
     assert (RUN / "predictions.csv").read_bytes() == expected
-    # Other pairs, or another model, are begun anew.
+    # Other pairs, or another model, are started anew.
     scored[:] = []
-    with pytest.raises((SystemExit, KeyboardInterrupt)):
-        main(words)
+    stopped(capsys, words)
     write_csv(Path("validation.csv"), make_rows(25, seed=7))
     main(words)
     assert scored == [10, 10, 5, 10, 10, 5] and not list(RUN.glob("*.parts"))
+
+
+def stopped(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """Run a command that a signal stops; return the last line that it prints."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 128 + signal.SIGTERM
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_prediction_that_is_stopped_before_its_first_part_says_that_it_starts_again(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise Stopped(signal.SIGTERM, "stopped")
+
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    for name, first in (("score_pairs", "first 10 pairs"), ("digest", "first pairs")):
+        with monkeypatch.context() as patch:
+            patch.setattr(predict, name, stop)
+            assert stopped(capsys, words) == f"stopped before the {first} were done; the same command starts again"
+
+
+def test_a_prediction_writes_beside_its_table_into_its_own_folder_alone(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows = predict.write_rows
+    seen: set[str] = set()
+
+    def look(*rest):  # type: ignore[no-untyped-def]
+        seen.update(str(path.relative_to("out")) for path in Path("out").rglob("*"))
+        write_rows(*rest)
+
+    monkeypatch.setattr(predict, "write_rows", look)
+    main(["predict", CPU, "--data.predict_file=validation.csv", "--output=out/found.csv"])
+    [folder] = {name.split("/")[0] for name in seen}
+    assert folder.startswith("found.csv.") and folder.endswith(".parts") and len(seen) > 4
+    assert [path.name for path in Path("out").iterdir()] == ["found.csv"]
+
+
+def test_sentences_are_written_as_they_were_read(trained: Path) -> None:
+    rows = [("=1+1", "@SUM(A1)", 0), ("-2", "+3", 1), ('a "quote", and\na line', "\x1b[31mred", 1)]
+    write_csv(Path("odd.csv"), rows)
+    for ending in ("csv", "jsonl"):
+        main(["predict", CPU, "--data.predict_file=odd.csv", f"--output=found.{ending}"])
+    lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    for found in (read(Path("found.csv")), lines):
+        assert [(row["sentence1"], row["sentence2"]) for row in found] == [row[:2] for row in rows]
 
 
 def test_parts_that_are_missing_or_cut_short_are_made_again(trained: Path) -> None:
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
     expected = (RUN / "predictions.csv").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict, "join", lambda *_: None)  # killed before the table is made of its parts
+        patch.setattr(predict, "write_table", lambda *_: None)  # killed before the table is made of its parts
         main(words)
     [folder] = RUN.glob("predictions.csv.*.parts")
     (folder / "000000.parquet").unlink()  # and while they are taken away
@@ -149,7 +201,7 @@ def test_the_same_prediction_twice_at_once_is_refused(trained: Path, capsys: pyt
         main(words)
     assert asked == [1]
     folder = RUN / "predictions.csv.123456789012.parts"
-    with predict.only_here(folder), pytest.raises(InputError, match="another command"), predict.only_here(folder):
+    with predict.locked(folder), pytest.raises(InputError, match="another command"), predict.locked(folder):
         pass
 
 
@@ -157,13 +209,13 @@ def test_a_file_that_changes_while_it_is_read_is_not_mixed_up(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = (RUN / "predictions.csv").read_bytes()
-    score = predict.score
+    score = predict.score_pairs
 
     def change(trainer, model, data, pairs):  # type: ignore[no-untyped-def]
         write_csv(Path("validation.csv"), make_rows(40, seed=9))
         return score(trainer, model, data, pairs)
 
-    monkeypatch.setattr(predict, "score", change)
+    monkeypatch.setattr(predict, "score_pairs", change)
     write_csv(Path("validation.csv"), make_rows(25, seed=8))
     assert "changed while it was read" in fails_at_end(capsys, ["predict", CPU, "--data.predict_file=validation.csv"])
     assert (RUN / "predictions.csv").read_bytes() == expected
@@ -202,7 +254,7 @@ def test_a_prediction_killed_at_random_moments_ends_as_one_that_was_not(trained:
     assert Path("found.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
-def test_standard_input_is_answered_line_by_line(
+def test_standard_input_is_predicted_line_by_line(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = read(RUN / "predictions.csv")[:2]
@@ -221,8 +273,8 @@ def test_standard_input_is_answered_line_by_line(
     assert "standard input, line 1: not two sentences" in fails_at_end(capsys, ["predict", CPU, "-"])
 
 
-def test_answers_come_before_the_next_line_is_read(trained: Path) -> None:
-    model = Predictor.from_run("best").model
+def test_a_prediction_comes_before_the_next_line_is_read(trained: Path) -> None:
+    predictor = Predictor.from_run("best")
     asked: list[int] = []
 
     def lines():  # type: ignore[no-untyped-def]
@@ -230,11 +282,38 @@ def test_answers_come_before_the_next_line_is_read(trained: Path) -> None:
             asked.append(number)
             yield f"Rents rose\tRents fell {number}\n"
 
-    found = answers.answer_lines(model, lines())
+    found = predictor.predict_lines(lines())
     next(found)
     assert asked == [0]
     with pytest.raises(InputError, match="line 1"):
-        next(answers.answer_lines(model, ['{"sentence1": "a"}\n']))
+        next(predictor.predict_lines(['{"sentence1": "a"}\n']))
+
+
+def test_a_json_object_has_the_columns_that_a_file_has(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = read(RUN / "predictions.csv")[0]
+    line = json.dumps({"q1": expected["sentence1"], "q2": expected["sentence2"], "sentence1": 5})
+    words = ["predict", CPU, "-", "--data.sentence1_column=q1", "--data.sentence2_column=q2"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(line))
+    capsys.readouterr()
+    main(words)
+    found = json.loads(capsys.readouterr().out)
+    assert found["prediction"] == expected["prediction"] and found["q1"] == expected["sentence1"]
+    assert found["probability_equivalent"] == pytest.approx(float(expected["probability_equivalent"]), abs=0.02)
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"sentence1": "a", "sentence2": "b"}'))
+    assert "no JSON object with q1 and q2" in fails_at_end(capsys, words)
+
+
+def test_no_control_character_of_a_line_reaches_the_terminal(trained: Path) -> None:
+    predictor = Predictor.from_run("best")
+    row = {"sentence1": "Rents \x1b[31mrose", "sentence2": "Rents \x9b2J fell\x7f", "note": "\u202eabc Ünïcode"}
+    [line] = predictor.predict_lines([json.dumps(row, ensure_ascii=False)])
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", line) and "Ünïcode" in line
+    assert {name: json.loads(line)[name] for name in row} == row
+    predictor.model.hparams["label_names"] = ["\x1b[2Jno", "yes\x1b]0;"]
+    [line] = predictor.predict_lines(["Rents rose\tRents fell"])
+    assert not re.search("[\x00-\x08\x0a-\x1f\x7f-\x9f]", line) and line.count("\t") == 1
 
 
 def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
@@ -242,7 +321,13 @@ def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
 ) -> None:
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
     assert ".csv, .tsv, .jsonl, .parquet" in fails(capsys, [*words, "--output=found.xlsx"])
-    assert "is what --data.predict_file reads" in fails(capsys, [*words, "--output=validation.csv"])
+    assert "data.predict_file reads; give another" in fails(capsys, [*words, "--output=validation.csv"])
     assert "leave --output out" in fails(capsys, [*words, "--output=found.csv", "--glue"])
-    assert "--pair answers one pair" in fails(capsys, [*words, "--pair", "a", "b"])
+    assert "--pair prints what it predicts" in fails(capsys, [*words, "--pair", "a", "b"])
+    for flag in ("--output=found.csv", "--glue"):
+        name = flag.partition("=")[0]
+        assert f"{name}: predict - prints what it predicts" in fails(capsys, ["predict", CPU, "-", flag])
+        assert f"{name}: --pair prints" in fails(capsys, ["predict", CPU, "--pair", "a", "b", flag])
+    Path("folder.csv").mkdir()
+    assert "is a folder" in fails(capsys, [*words, "--output=folder.csv"])
     assert "every pair" in fails(capsys, [*words, "--trainer.limit_predict_batches=1"])

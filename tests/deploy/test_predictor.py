@@ -1,18 +1,22 @@
 import csv
+import io
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import make_rows
+from helpers import load, make_rows
+from safetensors.torch import load_file, save_file
 
-from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, Predictor, main
+from mrpc_lightning import ParaphraseClassifier, Predictor, main
 from mrpc_lightning.errors import InputError
 
 RUN = Path("tb_logs/mrpc/version_0")
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_a_run_answers_in_code_as_on_the_command_line(
+def test_a_run_predicts_in_code_as_on_the_command_line(
     symmetric: bool, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["fit", *arguments, "--trainer.precision=32-true", f"--model.symmetric={symmetric}".lower()])
@@ -21,23 +25,25 @@ def test_a_run_answers_in_code_as_on_the_command_line(
         rows = list(csv.DictReader(file))
     pairs = [(first, second) for first, second, _ in make_rows(25, seed=1)]
     for path in ("best", RUN, RUN / "checkpoints/best.ckpt"):
-        answers = Predictor.from_run(path).predict(pairs, batch_size=7)
-        assert [answer.label for answer in answers] == [row["prediction"] for row in rows]
-        for answer, row in zip(answers, rows, strict=True):
-            assert list(answer.probabilities) == ["not_equivalent", "equivalent"]
-            assert answer.probabilities["equivalent"] == pytest.approx(float(row["probability_equivalent"]), abs=2e-6)
+        found = Predictor.from_run(path).predict(pairs, batch_size=7)
+        assert [one.label for one in found] == [row["prediction"] for row in rows]
+        for one, row in zip(found, rows, strict=True):
+            assert list(one.probabilities) == ["not_equivalent", "equivalent"]
+            assert one.probabilities["equivalent"] == pytest.approx(float(row["probability_equivalent"]), abs=2e-6)
     turned = Predictor.from_run("best").predict([(second, first) for first, second in pairs])
-    same = [a.probabilities == pytest.approx(b.probabilities, abs=1e-5) for a, b in zip(answers, turned, strict=True)]
+    same = [a.probabilities == pytest.approx(b.probabilities, abs=1e-5) for a, b in zip(found, turned, strict=True)]
     assert all(same) == symmetric
     capsys.readouterr()
     main(["predict", "--trainer.accelerator=cpu", "--pair", *pairs[0]])
     printed = capsys.readouterr()
     label, share = printed.out.split("\t")
-    assert label == answers[0].label and float(share) == pytest.approx(answers[0].probabilities["equivalent"], abs=0.02)
+    assert label == found[0].label and float(share) == pytest.approx(found[0].probabilities["equivalent"], abs=0.02)
     assert "loaded" in printed.err
 
 
-def test_no_pairs_no_answers_and_no_tokenizer_no_predictions(encoder: str, project: Path, arguments: list[str]) -> None:
+def test_no_pairs_no_predictions_and_no_tokenizer_no_predictions(
+    encoder: str, project: Path, arguments: list[str]
+) -> None:
     main(["fit", *arguments, "--trainer.max_epochs=1"])
     model = Predictor.from_run("best").model
     assert model.predict([]) == [] and not model.training
@@ -53,56 +59,75 @@ def test_no_pairs_no_answers_and_no_tokenizer_no_predictions(encoder: str, proje
         ParaphraseClassifier(encoder).predict([("a", "b")])
 
 
-def test_the_mean_of_both_orders_is_that_of_two_passes(project: Path, encoder: str) -> None:
-    flags = {"train_file": "train.csv", "validation_file": "validation.csv", "max_length": 20, "eval_batch_size": 7}
-    turned = Path("turned.csv")
-    rows = list(csv.reader(Path("validation.csv").open(newline="")))
-    with turned.open("w", newline="") as file:
-        csv.writer(file).writerows([rows[0], *([second, first, label] for first, second, label in rows[1:])])
-    torch.manual_seed(0)
-    model = ParaphraseClassifier(encoder, symmetric=True)
-    model.setup("fit")
-    model.eval()
-    shares: list[dict[int, list[float]]] = []
-    for flag in (flags, {**flags, "validation_file": str(turned)}):
-        data = MRPCDataModule(encoder, **flag)
-        data.setup("fit")
-        found: dict[int, list[float]] = {}
-        for both in (True, False):
-            loader = data.scoring_dataloader("validation") if both else data.val_dataloader()
-            for batch, numbers in zip(loader, loader.sampler, strict=True):
-                labels = batch.pop("labels")
-                assert labels.shape == (len(numbers),) and batch["input_ids"].dim() == 2 + both
-                for number, share in zip(numbers, model.predict_step(batch, 0)[:, 1].tolist(), strict=True):
-                    found.setdefault(number, []).append(share)
-        shares.append(found)
-    for number in range(25):
-        plain = [found[number][1] for found in shares]
-        assert plain[0] != plain[1]
-        for found in shares:
-            assert found[number][0] == pytest.approx(sum(plain) / 2, abs=1e-5)
+def test_the_mean_of_both_orders_is_that_of_two_models_of_one_order(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments, "--trainer.precision=32-true", "--trainer.max_epochs=1", "--model.symmetric=true"])
+    pairs = [(first, second) for first, second, _ in make_rows(25, seed=1)]
+    both = Predictor.from_run("best")
+    assert both.model.hparams["symmetric"]
+    one = Predictor(ParaphraseClassifier.restore(load(RUN / "checkpoints/best.ckpt"), symmetric=False))
+    given, turned = one.predict(pairs), one.predict([(second, first) for first, second in pairs])
+    for found, first, second in zip(both.predict(pairs), given, turned, strict=True):
+        shares = first.probabilities["equivalent"], second.probabilities["equivalent"]
+        assert shares[0] != shares[1]
+        assert found.probabilities["equivalent"] == pytest.approx(sum(shares) / 2, abs=1e-5)
 
 
-def test_swapped_training_pairs_are_half_of_them_and_others_each_epoch(project: Path, encoder: str) -> None:
-    orders = {}
-    for swap in (False, True):
-        files = {"train_file": "train.csv", "validation_file": "validation.csv"}
-        data = MRPCDataModule(encoder, **files, max_length=48, swap_pairs=swap)
-        data.setup("fit")
-        loader = data.train_dataloader()
-        for epoch in (0, 1):
-            loader.sampler.set_epoch(epoch)
-            orders[swap, epoch] = list(loader.sampler)
-            plain = [[row % 60 for row in batch] for batch in orders[swap, epoch]]
-            assert plain == orders[False, epoch]
-        given = data.tokens["train"]
-        turned = 0
-        for batch, rows in zip(loader, loader.sampler, strict=True):
-            for tokens, label, row in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), rows, strict=True):
-                own = given[row % 60]
-                assert label == own["labels"] and sorted(filter(None, tokens)) == sorted(filter(None, own["input_ids"]))
-                same = tokens[: len(own["input_ids"])] == own["input_ids"]
-                assert same == (row < 60)
-                turned += not same
-        assert (15 < turned < 45) if swap else turned == 0
-    assert orders[True, 0] != orders[True, 1]
+def test_a_model_folder_predicts_as_its_run(project: Path, arguments: list[str]) -> None:
+    flags = ["--trainer.precision=32-true", "--trainer.max_epochs=1", "--data.max_length=12", "--model.symmetric=true"]
+    main(["fit", *arguments, *flags, '--model.label_names=["no", "yes"]'])
+    main(["export", "--trainer.accelerator=cpu", "--to=my-model"])
+    pairs = [(first, second) for first, second, _ in make_rows(25, seed=1)]  # most are longer than 12 tokens
+    run, folder = Predictor.from_run("best"), Predictor.from_run("my-model")
+    assert folder.model.max_length == 12 and not folder.model.training
+    for found, expected in zip(folder.predict(pairs), run.predict(pairs), strict=True):
+        assert found.label == expected.label and list(found.probabilities) == ["no", "yes"]
+        assert found.probabilities["yes"] == pytest.approx(expected.probabilities["yes"], abs=1e-6)
+
+
+def test_a_folder_without_a_trained_model_in_safetensors_is_refused(tmp_path: Path, encoder: str) -> None:
+    shutil.copytree(encoder, tmp_path / "headless")
+    weights = load_file(tmp_path / "headless/model.safetensors")
+    headless = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
+    save_file(headless, tmp_path / "headless/model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="holds no trained model; classifier.bias is missing"):
+        Predictor.from_run(tmp_path / "headless")
+    shutil.copytree(encoder, tmp_path / "pickled")
+    (tmp_path / "pickled/model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pickled/pytorch_model.bin")
+    with pytest.raises(InputError, match="pickled"):
+        Predictor.from_run(tmp_path / "pickled")
+
+
+def test_a_model_is_moved_to_the_device_that_is_asked_for(encoder: str) -> None:
+    model = ParaphraseClassifier(encoder)
+    model.setup("predict")
+    assert Predictor(model).model.device.type == "cpu" and not model.training
+    moved = Predictor(model, "meta").model
+    assert {tensor.device.type for tensor in moved.parameters()} == {"meta"} and moved.device.type == "meta"
+
+
+def test_one_pair_and_a_pipe_compute_where_the_trainer_does(
+    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
+    asked: list[torch.device] = []
+    make = Predictor.__init__
+
+    def note(self: Predictor, model: ParaphraseClassifier, device: torch.device | str | None = None) -> None:
+        asked.append(torch.device(device or "meta"))
+        make(self, model, device)
+
+    monkeypatch.setattr(Predictor, "__init__", note)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    for words in (["--pair", "a", "b"], ["-"]):
+        cli = main(["predict", "--trainer.accelerator=cpu", *words])
+        assert asked.pop() == cli.trainer.strategy.root_device
+
+
+def test_a_damaged_checkpoint_is_named(project: Path, arguments: list[str]) -> None:
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
+    content = load(RUN / "checkpoints/best.ckpt")
+    del content["state_dict"]["model.classifier.bias"]
+    torch.save(content, "damaged.ckpt")
+    with pytest.raises(InputError, match=r"^--ckpt_path damaged.ckpt: .*classifier.bias"):
+        Predictor.from_run("damaged.ckpt")
