@@ -24,8 +24,9 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.run import resume
-from mrpc_lightning.run.checkpoint import LastCheckpoint, read_checkpoint, record_facts, without_weights
+from mrpc_lightning.run.checkpoint import read_checkpoint, record_facts, without_weights
 from mrpc_lightning.run.finite import FiniteLoss
+from mrpc_lightning.run.last import LastCheckpoint
 from mrpc_lightning.run.processes import from_first_process
 from mrpc_lightning.run.recorder import RunRecorder
 from mrpc_lightning.run.run import Run, find_checkpoint, newest, passed_over

@@ -76,25 +76,33 @@ class StopRequest:
             for signum in watched():
                 signal.signal(signum, self._note)
 
-    def agreed(self, trainer: Trainer, at_once: bool = False) -> int:
+    def release(self) -> None:
+        """Let a signal end the process at once again: nothing is left that could be lost."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in watched():
+                signal.signal(signum, stop_at_once)
+
+    def agreed(self, trainer: Trainer, batch_idx: int = 0, now: bool = False) -> int:
         """Return the signal that came to any of the processes; 0 if none did.
 
-        Several processes ask each other about once a second: asking makes each wait for all.
+        Several processes ask each other about once a second while they train, and every ten batches of a validation:
+        asking makes each wait for all.
 
         Args:
-            trainer: The Trainer. Every process must call this function at the same optimizer step.
-            at_once: Ask now.
+            trainer: The Trainer. Every process must call this function at the same place.
+            batch_idx: The batch of a validation.
+            now: Ask now.
         """
-        step, now = trainer.global_step, time.monotonic()
         if trainer.world_size == 1:
             return self.signum
-        if not at_once and step < self._next_step:
+        step, clock = trainer.global_step, time.monotonic()
+        if not now and ((trainer.training and step < self._next_step) or batch_idx % 10):
             return 0
         before, since = self._asked
-        pace = (step - before) / max(now - since, 1e-3)  # optimizer steps a second
+        pace = (step - before) / max(clock - since, 1e-3)  # optimizer steps a second
         asked = torch.tensor([self.signum, -max(1, min(round(pace), 100))], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-        self._next_step, self._asked = step - int(asked[1]), (step, now)
+        self._next_step, self._asked = step - int(asked[1]), (step, clock)
         return int(asked[0])
 
     def requeue(self, signum: int) -> str:
