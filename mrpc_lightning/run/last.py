@@ -20,6 +20,7 @@ from mrpc_lightning.run.state import check_paths, moved, process_state, restore_
 # many seconds lie between two writes.
 SHARE_OF_TIME, LEAST_SECONDS = 0.01, 30.0
 STEPS_BETWEEN_CHECKS = 10
+CHEAP = 0.1  # seconds of a copy that is made before each validation, however short
 # Until the first checkpoint was timed: AdamW keeps three numbers of 4 bytes for each weight, on a slow disk.
 BYTES_A_WEIGHT, BYTES_A_SECOND = 12, 5e8
 
@@ -103,7 +104,7 @@ class LastCheckpoint(Callback):
         if not any(n == ends or (isinstance(every, int) and n % every == 0) for n in batches):
             return
         self._has_copy, start = False, time.perf_counter()
-        due = start - self._copied_at > self._copy_seconds / SHARE_OF_TIME
+        due = self._copy_seconds < CHEAP or start - self._copied_at > self._copy_seconds / SHARE_OF_TIME
         if isinstance(io, AtomicCheckpointIO) and trainer.global_step and trainer.strategy.broadcast(due):
             io.hold, self._has_copy = True, True
             self._dump(trainer)

@@ -205,7 +205,7 @@ def test_code_that_catches_exceptions_does_not_catch_a_stop() -> None:
 # What of the model's a command calls, and the command.
 SWALLOWERS = {
     "while fit reads the encoder": ("setup", ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]),
-    "while test scores": ("test_step", ["test", CPU]),
+    "while test scores": ("predict_step", ["test", CPU]),
     "while predict answers": ("predict_step", ["predict", CPU, "--data.predict_file=validation.csv"]),
 }
 
