@@ -56,7 +56,7 @@ class MRPCDataModule(LightningDataModule):
         batch_size: Training pairs a process and step.
         eval_batch_size: Pairs a process and step in validation, test and prediction.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
-        pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for a TPU or `model.compile`.
+        pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for `model.compile`.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
     """
 
