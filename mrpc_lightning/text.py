@@ -1,5 +1,10 @@
 """Numbers, times and names as a person reads them."""
 
+import re
+
+# ASCII's and Latin-1's control characters, and those that turn the direction of writing.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 
 def count(number: int, noun: str) -> str:
     """Write a number with its noun, in the plural where it needs one."""
@@ -16,3 +21,8 @@ def duration(seconds: float) -> str:
 def shorten(text: str, width: int = 60) -> str:
     """Cut a text for a line of the terminal."""
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def printable(text: str) -> str:
+    """Replace control characters by their escapes: a terminal would obey them, and some reverse what follows."""
+    return CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
