@@ -28,7 +28,8 @@ keep_memory()
 main = import_main()
 quiet = "--trainer.enable_progress_bar=false"
 command = main([*sys.argv[1:], "--early_stopping.patience=1000", quiet])
-main(["test", f"--ckpt_path={command.trainer.log_dir}/checkpoints/last.ckpt", quiet])
+last = f"--ckpt_path={command.trainer.log_dir}/checkpoints/last.ckpt"
+main(["test", last, "--model.symmetric=true", quiet])
 """
 
 
@@ -38,9 +39,9 @@ def figures(path: Path) -> dict[str, float]:
         rows = list(csv.DictReader(file))
     positive = next(name for name in rows[0] if name.startswith("swapped_probability_")).removeprefix("swapped_")
     labels = [int(row["label"] == positive.removeprefix("probability_")) for row in rows]
-    given = [float(row[positive]) for row in rows]
+    mean = [float(row[positive]) for row in rows]
     swapped = [float(row[f"swapped_{positive}"]) for row in rows]
-    mean = [(first + second) / 2 for first, second in zip(given, swapped, strict=True)]
+    given = [2 * both - second for both, second in zip(mean, swapped, strict=True)]
     found = {"depends": sum((a > 0.5) != (b > 0.5) for a, b in zip(given, swapped, strict=True)) / len(rows)}
     for name, shares in (("plain", given), ("mean", mean)):
         found[f"{name}_accuracy"], found[f"{name}_f1"] = scores(labels, [int(share > 0.5) for share in shares])

@@ -231,12 +231,12 @@ class MRPCDataModule(LightningDataModule):
         return self._dataloader("validation", EvaluationBatches, both=self.hparams["symmetric"])
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return the batches that `test` scores, in both orders."""
+        """Return the batches that `test` scores."""
         return self.scoring_dataloader(self.test_split)
 
     def scoring_dataloader(self, split: str) -> DataLoader[Any]:
-        """Return a split's batches, of pairs of nearly the same length, each in both orders: the report has both."""
-        return self._dataloader(split, EvaluationBatches, both=True)
+        """Return a split's batches, of pairs of nearly the same length; in both orders, if the model is symmetric."""
+        return self._dataloader(split, EvaluationBatches, self.hparams["symmetric"], scored=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the batches to predict, of pairs of nearly the same length; their sampler knows which."""
@@ -298,7 +298,12 @@ class MRPCDataModule(LightningDataModule):
         return self.swapped[split]
 
     def _dataloader(
-        self, split: str, batches: type[TrainingBatches] | type[EvaluationBatches], both: bool = False, **options: Any
+        self,
+        split: str,
+        batches: type[TrainingBatches] | type[EvaluationBatches],
+        both: bool = False,
+        scored: bool = False,
+        **options: Any,
     ) -> DataLoader[Any]:
         tokens, workers = self.tokens[split], self.hparams["num_workers"]
         size = self.hparams["batch_size" if split == "train" else "eval_batch_size"]
@@ -307,7 +312,7 @@ class MRPCDataModule(LightningDataModule):
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
         if (
-            trainer is None or not trainer.overfit_batches or split == "predict" or both
+            trainer is None or not trainer.overfit_batches or split == "predict" or both or scored
         ):  # Lightning takes those in file order
             order = {"sampler": batches(lengths(tokens), size, **options), "batch_size": None}
         pad = DataCollatorWithPadding(self.load_tokenizer(), pad_to_multiple_of=self.hparams["pad_to_multiple_of"])

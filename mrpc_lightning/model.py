@@ -198,9 +198,10 @@ class ParaphraseClassifier(LightningModule):
         return logits.float().softmax(dim=-1)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the probabilities of both classes, of shape (batch, 2), in float32."""
+        """Return the probabilities of both classes, of shape (batch, 2) or (batch, 2 orders, 2), in float32."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return self._answer(self(**inputs)).float().softmax(dim=-1)
+        probabilities: Tensor = self(**inputs).float().softmax(dim=-1)
+        return probabilities.transpose(0, 1) if probabilities.dim() == 3 else probabilities
 
     def on_train_epoch_start(self) -> None:
         """Forget what an epoch that was broken off has left; an epoch that is resumed gets it back later."""
@@ -317,7 +318,8 @@ def answer(model: ParaphraseClassifier, pairs: Sequence[tuple[str, str]], batch_
             for name, tensor in tokens.to(model.device).items()
         }
         with torch.autocast(model.device.type, model.autocast_dtype, enabled=model.autocast_dtype is not None):
-            shares = model.predict_step(inputs, 0).tolist()
+            found_shares = model.predict_step(inputs, 0)
+            shares = (found_shares.mean(dim=1) if symmetric else found_shares).tolist()
         for row, pair in zip(rows, shares, strict=True):
             found[row] = Prediction(names[int(pair[1] > pair[0])], dict(zip(names, pair, strict=True)))
     model.train(training)

@@ -72,7 +72,7 @@ def keep_recipe(trainer: Trainer, recipe: dict[str, Any], words: list[str]) -> s
     """
     about = provenance.describe(trainer)
     # The precision that was chosen is the run's, wherever it goes on; config.yaml leaves it to the machine.
-    resolved = {**recipe, "trainer": {**recipe["trainer"], "precision": about["precision"]}}
+    resolved = {**recipe, "trainer": {**recipe["trainer"], "precision": about["trainer_precision"]}}
     trainer.strategy.checkpoint_io = AtomicCheckpointIO(
         {
             "recipe": resolved,

@@ -22,7 +22,7 @@ from mrpc_lightning.deploy.card import HUB_NAME
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.hub import transport_error
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.report.subsets import measure
+from mrpc_lightning.report.metrics import measure
 from mrpc_lightning.run.runs_old import flatten
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -211,8 +211,8 @@ def run_onnx(path: Path, batches: list[dict[str, Any]], names: list[str]) -> lis
 
 def scores(labels: Any, logits: list[Any]) -> dict[str, float]:
     """Return the figures of logits."""
-    margins = numpy.concatenate([batch[:, 1] - batch[:, 0] for batch in logits]).astype(numpy.float64)
-    return {name: float(value[0]) for name, value in measure(labels, 1 / (1 + numpy.exp(-margins))).items()}
+    probabilities = torch.from_numpy(numpy.concatenate(logits)).double().softmax(dim=-1).numpy()
+    return {name: float(value[0]) for name, value in measure(labels, probabilities).items()}
 
 
 def push(folder: Path, name: str, public: bool) -> str:

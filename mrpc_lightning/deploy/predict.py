@@ -183,7 +183,8 @@ def score(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, p
     outputs = trainer.predict(model, loader, return_predictions=True)
     assert outputs is not None
     parts: Any = outputs
-    found = gather(trainer, loader.sampler, torch.cat(parts))
+    shares = torch.cat(parts)
+    found = gather(trainer, loader.sampler, shares.mean(dim=1) if shares.dim() == 3 else shares)
     return [found[row] for row in range(len(pairs))] if trainer.is_global_zero else []
 
 

@@ -67,5 +67,5 @@ def describe(trainer: Trainer) -> dict[str, str | None]:
         **versions(),
         "git_commit": git_commit(),
         "device": device(trainer),
-        "precision": str(trainer.precision),
+        "trainer_precision": str(trainer.precision),
     }
