@@ -68,7 +68,7 @@ def fit(cli: "CLI") -> None:
             say(trainer, TRIAL)
         else:
             best = cli.config_init.model_checkpoint.best_model_path
-            final.fit(trainer, model, data, cli.run, best, cli.config)
+            final.fit(trainer, model, data, cli.run, cli.config, best)
     except Stopped as stopped:
         if cli.run is not None and cli.run.last.is_file() and str(stopped) == "stopped" and trainer.world_size == 1:
             raise Stopped(stopped.signum, how_to_resume("stopped at once", cli.run.folder)) from stopped

@@ -1,71 +1,228 @@
-"""Shim."""
+"""What fit, test and validate end with: weights are scored, everything is written, and then the metrics are printed."""
 
 import json
 import os
-from pathlib import Path
+import shlex
+from collections.abc import Mapping
+from typing import Any
 
-import numpy
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
 
-from mrpc_lightning.run.checkpoint import read_checkpoint
-from mrpc_lightning.run.recorder import *
+from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.report import caveats, metrics, page, plots
+from mrpc_lightning.report.curves import Diagnosis, diagnose
+from mrpc_lightning.run import provenance
+from mrpc_lightning.run.recorder import RunRecorder, log_hyperparameters, say
+from mrpc_lightning.run.run import Run
 from mrpc_lightning.run.scoring import score
+from mrpc_lightning.run.throughput import Throughput
+from mrpc_lightning.text import count, duration, printable
+
+# The Trainer's limit of the pairs that a command scores.
+LIMITS = {"test": "limit_test_batches", "validate": "limit_val_batches"}
+NEXT_LINE = "\n       "
 
 
-def _score(trainer, model, data, split, best=None):
-    rows, p = score(trainer, model, data.scoring_dataloader(split), best)
-    y = numpy.array(data.pairs[split]["label"][:])[rows]
-    pred = p[:, 1] > p[:, 0]
-    tp = int((pred & (y == 1)).sum())
-    fp = int((pred & (y == 0)).sum())
-    fn = int((~pred & (y == 1)).sum())
-    tn = int((~pred & (y == 0)).sum())
-    loss = float(-numpy.log(p[numpy.arange(len(y)), y]).mean())
-    n = len(y)
-    return dict(
-        accuracy=(tp + tn) / n,
-        f1=2 * tp / (2 * tp + fp + fn) if tp else 0.0,
-        loss=loss,
-        true_positives=tp,
-        false_positives=fp,
-        true_negatives=tn,
-        false_negatives=fn,
-        pairs=n,
-        baseline_accuracy=1.0,
-        baseline_f1=1.0,
-    )
+def fit(
+    trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, run: Run, config: Any, best: str
+) -> dict[str, Any]:
+    """Score the best checkpoint on the whole validation split; write metrics and report into the run; print the table.
 
+    Every process must call this function.
 
-def fit(trainer, model, data, run, best, config):
+    Args:
+        trainer: The Trainer, after training.
+        model: The model.
+        data: The data.
+        run: The run.
+        config: The configuration of `fit`.
+        best: The best checkpoint; empty if there was no validation.
+
+    Returns:
+        What metrics.json holds; nothing if there was no validation, nor on all processes but the first.
+    """
+    folder = shlex.quote(str(run.folder))
     if not best:
-        say(trainer, f"\nnot scored: training ended before a validation\n\nrun    {run.folder}")
-        return
-    recorder = next(c for c in trainer.callbacks if isinstance(c, RunRecorder))
-    m = _score(trainer, model, data, "validation", best)
-    saved = read_checkpoint(Path(best))
+        say(trainer, f"\nnot scored: training ended before a validation\n\nrun    {folder}")
+        return {}
+    epochs, steps, total_steps = trainer.current_epoch, trainer.global_step, int(trainer.estimated_stepping_batches)
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+    recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
+    speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).figures()
+    stopped = epochs < (trainer.max_epochs or 0) and trainer.should_stop
+    waited = any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
+    peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
     if trainer.is_global_zero:
-        run.write(
-            "metrics.json",
-            json.dumps(
-                {
-                    **m,
-                    "checkpoint": os.path.relpath(best, run.folder),
-                    "epochs": recorder.epochs,
-                    "starts": recorder.starts,
-                    "wall_seconds": recorder.wall_seconds,
-                    "epoch": saved["epoch"] + 1,
-                    "optimizer_step": saved["global_step"],
-                    "epochs_trained": trainer.current_epoch,
-                    "seed": config.seed_everything,
-                    "warnings": [],
-                }
-            ),
-        )
-    log_hyperparameters(trainer, model, config, m)
-    say(trainer, f"best checkpoint (epoch {saved['epoch'] + 1}) {m}\nrun {run.folder}")
+        run.path("metrics.json").unlink(missing_ok=True)  # of an earlier end: it says that the run is finished
+    trainer.limit_predict_batches = 1.0
+    loader = data.scoring_dataloader("validation")
+    scored = page.join(data.pairs["validation"], *score(trainer, model, loader, checkpoint=best))
+    if not trainer.is_global_zero:
+        return {}
+    saved = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
+    labels = data.pairs["train"]["label"][:]
+    warnings, details = caveats.of_pairs(data)
+    warnings += caveats.of_schedule(steps, total_steps, last_rate, peak)
+    content = describe(
+        model,
+        data,
+        scored,
+        "validation",
+        warnings,
+        epochs=recorder.epochs,
+        monitor=config.model_checkpoint.monitor,
+        training_pairs=len(labels),
+        training_positives=sum(labels) / len(labels),
+        training_source=data.source("train"),
+        checkpoint=os.path.relpath(best, run.folder),
+        epoch=saved["epoch"] + 1,
+        optimizer_step=saved["global_step"],
+        epochs_trained=epochs,
+        seed=config.seed_everything,
+        **details,
+        **provenance.describe(trainer),
+        starts=recorder.starts,
+        wall_seconds=round(recorder.wall_seconds, 1),
+        **{f"training_{name}": float(f"{value:.4g}") for name, value in speed.items()},
+    )
+    diagnosis = diagnose(recorder.epochs, content, printable_names(model), peak, stopped and waited)
+    content["diagnosis"] = str(diagnosis)
+    title = f"best checkpoint (epoch {content['epoch']})"
+    pictures = write_report(run, model, scored, content, title, diagnosis=diagnosis)
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    for logger in loggers:
+        for name, picture in pictures.items():
+            logger.experiment.add_figure(name, picture, steps, close=False)
+    log_hyperparameters(trainer, model, config, content)
+    run.write("metrics.json", to_json(content))
+    show(model, content, title)
+    say(
+        trainer,
+        f"curves: {diagnosis}\n{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
+        f"{', stopped early' * stopped}; while training {describe_speed(speed)}\n\n"
+        f"run    {folder}\nreport {run.folder / 'report.html'}\n"
+        f"next   {f'tensorboard --logdir {folder}{NEXT_LINE}' * bool(loggers)}"
+        f"python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
+    )
+    return content
 
 
-def evaluate(trainer, model, data, run, name, split, weights, warnings):
-    m = _score(trainer, model, data, split)
-    if trainer.is_global_zero:
-        run.write(f"{name}_metrics.json", json.dumps({**m, "warnings": warnings}))
-    say(trainer, f"{m} {warnings}")
+def evaluate(
+    trainer: Trainer,
+    model: ParaphraseClassifier,
+    data: MRPCDataModule,
+    run: Run,
+    name: str,
+    split: str,
+    weights: str,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Score a model as it is; write metrics, and for `test` a report, into a folder; print the table.
+
+    Every process must call this function.
+
+    Args:
+        trainer: The Trainer.
+        model: The model, with its weights.
+        data: The data, set up.
+        run: The folder to write into.
+        name: "test" or "validate".
+        split: The split to score.
+        weights: What is scored: a checkpoint, or an encoder's name.
+        warnings: What the caller warns of.
+
+    Returns:
+        What the metrics' file holds; nothing on all processes but the first.
+
+    Raises:
+        InputError: If the Trainer is limited to no batch.
+    """
+    limit = getattr(trainer, LIMITS[name])
+    if not limit:
+        raise InputError(f"trainer.{LIMITS[name]} {limit}: leaves no pair to score")
+    trainer.limit_predict_batches = limit
+    data.trainer = trainer  # a process scores its share of the pairs
+    scored = page.join(data.pairs[split], *score(trainer, model, data.scoring_dataloader(split)))
+    if not trainer.is_global_zero:
+        return {}
+    found, details = caveats.of_pairs(data)
+    about = {"checkpoint": weights, **details, **provenance.describe(trainer)}
+    content = describe(model, data, scored, split, [*warnings, *found], **about)
+    if name == "test":
+        write_report(run, model, scored, content, "this checkpoint", "test_")
+    written = run.write(f"{name}_metrics.json", to_json(content))
+    say(trainer, printable(f"{split} split of {data.source(split)}, {len(data.pairs[split]):,} pairs"))
+    show(model, content, "this checkpoint")
+    say(trainer, f"also in {written}" + f"\nreport  {run.folder / 'test_report.html'}" * (name == "test"))
+    return content
+
+
+def describe(
+    model: ParaphraseClassifier,
+    data: MRPCDataModule,
+    scored: metrics.Scored,
+    split: str,
+    warnings: list[str],
+    **about: Any,
+) -> dict[str, Any]:
+    """Return what metrics.json holds: the metrics of scored pairs, how they came about, and what to warn of."""
+    found = metrics.collect(scored, printable_names(model))
+    warnings = [*caveats.of_metrics(found, printable_names(model), len(data.pairs[split])), *warnings]
+    return {**found, "split": split, "source": data.source(split), **about, "warnings": warnings}
+
+
+def write_report(
+    run: Run,
+    model: ParaphraseClassifier,
+    scored: metrics.Scored,
+    content: Mapping[str, Any],
+    title: str,
+    prefix: str = "",
+    diagnosis: Diagnosis | None = None,
+) -> dict[str, Figure]:
+    """Write predictions, pictures and page into a run, and return the pictures."""
+    names = printable_names(model)
+    pictures = plots.draw(scored, content.get("epochs", []), content.get("epoch"), names)
+    run.write(f"{prefix or 'validation_'}predictions.csv", page.predictions(scored, model.hparams["label_names"]))
+    for old in run.path(f"{prefix}pictures/*").parent.glob("*.png"):
+        old.unlink()  # another model may have had others
+    for name, picture in pictures.items():
+        run.write(f"{prefix}pictures/{name}.png", plots.png(picture))
+    recipe = run.path("config.yaml")
+    config = recipe.read_text(encoding="utf-8") if recipe.is_file() and diagnosis is not None else ""
+    title = f"{model.hparams['model_name']}, {title}"
+    run.write(f"{prefix}report.html", page.render(scored, content, names, title, pictures, diagnosis, config))
+    return pictures
+
+
+def printable_names(model: ParaphraseClassifier) -> list[str]:
+    """Return the label names as a terminal and a page may show them."""
+    return [printable(name) for name in model.hparams["label_names"]]
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Return a metrics file's text."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def show(model: ParaphraseClassifier, content: Mapping[str, Any], title: str) -> None:
+    """Print the table and the warnings."""
+    lines = ["", metrics.table(content, title, printable_names(model)[1])]
+    lines += [printable(f"warning: {warning}") for warning in content["warnings"]]
+    print("\n".join(lines), flush=True)
+
+
+def describe_speed(speed: Mapping[str, float]) -> str:
+    """Write what `Throughput` measured."""
+    parts = [f"{speed.get('pairs_per_second', 0):,.0f} pairs/s", f"{speed['padding']:.1%} padding"]
+    if "model_flops_utilization" in speed:
+        parts.append(f"{speed['model_flops_utilization']:.0%} of this machine's peak for matrix products (MFU)")
+    if speed["peak_memory_gigabytes"]:
+        parts.append(f"{speed['peak_memory_gigabytes']:.1f} GB of memory at most")
+    return ", ".join(parts)

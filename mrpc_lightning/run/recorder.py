@@ -50,7 +50,7 @@ def log_hyperparameters(
         "max_length": config.data.max_length,
         **{name: value for name, value in model.hparams.items() if isinstance(value, str | float | bool)},
     }
-    final = {f"best_{name}": metrics[name] for name in ("accuracy", "f1", "loss")}
+    final = {f"best_{name}": metrics[name] for name in ("accuracy", "f1", "loss") if metrics[name] is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, final, trainer.global_step)

@@ -29,8 +29,10 @@ def score(
     # The loader is ready: a data module of a fit that came before need not be set up for prediction.
     owner: Any = trainer
     data, owner.datamodule = owner.datamodule, None
-    outputs: Any = trainer.predict(model, loader, return_predictions=True, ckpt_path=checkpoint, weights_only=True)
-    owner.datamodule = data
+    try:
+        outputs: Any = trainer.predict(model, loader, return_predictions=True, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        owner.datamodule = data
     found: Array = torch.cat(outputs).cpu().double().numpy()
     batches: Any = loader.sampler  # of rows
     rows = numpy.array([row for batch in batches for row in batch][: len(found)], dtype=numpy.int64)
