@@ -40,7 +40,7 @@ def main() -> None:
         batches = TrainingBatches(lengths, asked.batch_size, asked.seed, WINDOW)
         order[split] = batches if split == "train" else EvaluationBatches(lengths, 64)
     collate = DataCollatorWithPadding(tokenizer)
-    optimizer = torch.optim.AdamW(parameter_groups(model.parameters(), 0.01), lr=asked.learning_rate, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=asked.learning_rate, fused=True)
     schedule = linear_schedule(optimizer, 0.1, len(order["train"]) * asked.epochs)
     clock = Clock()
     for epoch in range(asked.epochs):

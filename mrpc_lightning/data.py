@@ -1,4 +1,5 @@
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,24 +8,20 @@ from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mrpc_lightning import demo
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs import sources
-from mrpc_lightning.pairs.batches import (
-    WINDOW,
-    BothOrders,
-    EvaluationBatches,
-    StackOrders,
-    TrainingBatches,
-    ignore_signals,
-)
+from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader
 from mrpc_lightning.pairs.files import Table, read_file
-from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, tokenize, unpack
+from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
 
 Split = Literal["train", "validation", "test"]
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
+PATHS = ("data_dir", "train_file", "validation_file", "test_file", "predict_file")
+# 8 tokens: both sentences keep at least one word between the three or four special tokens.
+LEAST = {"max_length": 8, "batch_size": 1, "eval_batch_size": 1, "pad_to_multiple_of": 1, "num_workers": 0}
 
 
 class MRPCDataModule(LightningDataModule):
@@ -32,13 +29,14 @@ class MRPCDataModule(LightningDataModule):
 
     Pairs come from the Hub; or from `data_dir`; or from a user's files. A file that is named for a split goes before
     the other two. Each batch is a dictionary of `input_ids`, `attention_mask` and, where the tokenizer has them,
-    `token_type_ids`, of shape (batch, tokens), and `labels` of shape (batch,), which prediction does without.
+    `token_type_ids`, of shape (batch, tokens), and `labels` of shape (batch,), which prediction does without. With
+    `symmetric`, tokens of pairs to score are of shape (batch, 2 orders, tokens).
 
     Args:
         model_name: The encoder whose tokenizer is used. On the command line it comes from `model.model_name`.
         revision: Branch, tag or commit of the encoder on the Hub. On the command line, from `model.revision`.
         label_names: Names of the negative and of the positive class. On the command line, from `model.label_names`.
-        symmetric: Validate and predict each pair in both orders. On the command line, from `model.symmetric`.
+        symmetric: Score each pair in both orders of its sentences. On the command line, from `model.symmetric`.
         dataset_name: A data set on the Hub, or "demo" for the embedded corpus.
         dataset_config: The data set's configuration, if it has several.
         data_dir: A folder of MRPC's own files, in Microsoft's or GLUE's layout, or one that
@@ -57,7 +55,6 @@ class MRPCDataModule(LightningDataModule):
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
         batch_size: Training pairs a process and step.
         eval_batch_size: Pairs a process and step in validation, test and prediction.
-        swap_pairs: Train on each pair in an order of its sentences that is drawn anew for each epoch.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
         pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for a TPU or `model.compile`.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
@@ -85,43 +82,41 @@ class MRPCDataModule(LightningDataModule):
         max_length: int = 128,
         batch_size: int = 16,
         eval_batch_size: int = 64,
-        swap_pairs: bool = False,
         bucketing: bool = True,
         pad_to_multiple_of: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        # 8 tokens: both sentences keep at least one word between the three or four special tokens.
-        least_values = {
-            "max_length": 8,
-            "batch_size": 1,
-            "eval_batch_size": 1,
-            "pad_to_multiple_of": 1,
-            "num_workers": 0,
-        }
-        for name, least in least_values.items():
-            if self.hparams[name] is not None and self.hparams[name] < least:
-                raise InputError(f"--data.{name} {self.hparams[name]}: must be at least {least}")
+        values = self.hparams
+        for name in PATHS:
+            if not isinstance(values[name], str | os.PathLike | None):
+                raise InputError(f"data.{name}: a {type(values[name]).__name__} is no path; write it to a file")
+            values[name] = values[name] and os.fspath(values[name])  # a checkpoint holds plain values
+        for name, least in LEAST.items():
+            if values[name] is not None and values[name] < least:
+                raise InputError(f"data.{name} {values[name]}: must be at least {least}")
         if len({sentence1_column, sentence2_column, label_column}) < 3:
             raise InputError(
-                f"--data.sentence1_column {sentence1_column}, --data.sentence2_column {sentence2_column}, "
-                f"--data.label_column {label_column}: three columns, and two of them are the same"
+                f"data.sentence1_column {sentence1_column}, data.sentence2_column {sentence2_column}, "
+                f"data.label_column {label_column}: three columns, and two of them are the same"
             )
         if not 0 < validation_share < 1:
-            raise InputError(f"--data.validation_share {validation_share:g}: must lie between 0 and 1")
+            raise InputError(f"data.validation_share {validation_share:g}: must lie between 0 and 1")
         if data_dir and train_file:
-            raise InputError("--data.data_dir and --data.train_file both say where training pairs are; give one")
+            raise InputError("data.data_dir and data.train_file both say where training pairs are; give one")
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.tokenizer_files: dict[str, torch.Tensor] = {}  # as a checkpoint holds them
         self.pairs: dict[str, Dataset] = {}  # sentences by split
         self.tokens: dict[str, Dataset] = {}  # word pieces by split, row for row
-        self.swapped: dict[str, Dataset] = {}  # the same of pairs whose sentences are swapped
         self.cut: dict[str, int] = {}  # pairs longer than max_length, by split
+        self._swapped: dict[str, Dataset] = {}  # word pieces of pairs whose sentences are swapped
         self._tables: dict[str, Table] = {}
-        self.tokenizer_files: dict[str, torch.Tensor] = {}  # as a checkpoint holds them
-        self._position: dict[str, int] = {}  # where training goes on, after a checkpoint was loaded
+        self._position: dict[str, int] = {}  # where training is resumed, after a checkpoint was loaded
         self._order_seed = 0
         self._digests: dict[str, str] = {}
+
+    __init__.__doc__ = __doc__  # help(MRPCDataModule.__init__) would show Lightning's
 
     @property
     def test_split(self) -> str:
@@ -136,15 +131,15 @@ class MRPCDataModule(LightningDataModule):
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer: a checkpoint's, if it brought one."""
+        name, length = self.hparams["model_name"], self.hparams["max_length"]
         if self.tokenizer is None and self.tokenizer_files:
-            self.tokenizer = unpack(self.tokenizer_files, "--ckpt_path")
+            self.tokenizer = unpack(self.tokenizer_files)
         if self.tokenizer is None:
-            name = self.hparams["model_name"]
-            self.tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"--model.model_name {name}")
-        if self.hparams["max_length"] > self.tokenizer.model_max_length:
+            self.tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"model.model_name {name}")
+        if length > (most := self.tokenizer.model_max_length):
+            default = ", the default" if length == 128 else ""
             raise InputError(
-                f"--data.max_length {self.hparams['max_length']}: "
-                f"{self.hparams['model_name']} takes {self.tokenizer.model_max_length} tokens at most"
+                f"data.max_length {length}{default}: {name} takes {most} tokens at most; set data.max_length {most}"
             )
         self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
         return self.tokenizer
@@ -169,26 +164,36 @@ class MRPCDataModule(LightningDataModule):
         Raises:
             InputError: If there is no such split, its pairs are not in order, or fewer than processes.
         """
-        tokenizer = self.load_tokenizer()
+        processes = self.trainer.world_size if self.trainer is not None else 1
         for split in self._splits(stage):
             if split not in self.tokens:
-                self.pairs[split] = self.read(split)
-                if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
-                    raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
-                if self.trainer is not None and len(self.pairs[split]) < self.trainer.world_size:
-                    raise InputError(
-                        f"{self.source(split)}: too few {split} pairs ({len(self.pairs[split])}) for "
-                        f"{self.trainer.world_size} processes; give fewer --trainer.devices"
-                    )
-                self.tokens[split], self.cut[split] = tokenize(
-                    tokenizer, self.tokenizer_files, self.pairs[split], self.hparams["max_length"]
+                self.add(split, self.read(split), cache=True)
+            if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
+                raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
+            if len(self.pairs[split]) < processes:
+                raise InputError(
+                    f"{self.source(split)}: too few {split} pairs ({len(self.pairs[split])}) for {processes} "
+                    "processes; give fewer trainer.devices"
                 )
         self._tables.clear()
         # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+    def add(self, split: str, pairs: Dataset, cache: bool = False) -> None:
+        """Tokenize pairs and let them be a split's.
+
+        Args:
+            split: "train", "validation", "test" or "predict".
+            pairs: The pairs, as `check` returns them.
+            cache: Whether a later run may need their tokens.
+        """
+        self.load_tokenizer()
+        self.pairs[split] = pairs
+        self.tokens[split], self.cut[split] = self._tokenize(pairs, cache)
+        self._swapped.pop(split, None)
+
     def read(self, split: str) -> Dataset:
-        """Return a split's pairs, checked, as `sources.pairs` gives them.
+        """Return a split's pairs, checked, as `sources.check` gives them.
 
         Args:
             split: "train", "validation", "test" or "predict".
@@ -205,16 +210,19 @@ class MRPCDataModule(LightningDataModule):
         if held_out and name in ("train", "validation"):
             if name == "validation" and not values["train_file"]:
                 rank_zero_warn(f"{self.source(split)} has no validation split: a share of its pairs is held out")
-            everything = self.check(tables["train"])
-            return sources.hold_out(everything, values["validation_share"], values["split_seed"], self.source(split))[
-                name
-            ]
+            share, seed = values["validation_share"], values["split_seed"]
+            return sources.hold_out(self.check(tables["train"]), share, seed, self.source(split))[name]
         if name not in tables:
             raise InputError(
                 f"{self.source(split)} has no {name} split, only {', '.join(tables)}: "
-                f"name a file of pairs with --data.{split}_file"
+                f"name a file of pairs with data.{split}_file"
             )
         return self.check(tables[name], labelled)
+
+    def check(self, table: Table, labelled: bool = True) -> Dataset:
+        """Check a table and return its pairs, as `sources.check` does."""
+        columns = [self.hparams[f"{name}_column"] for name in sources.COLUMNS]
+        return sources.check(table, columns, self.hparams["label_names"], labelled)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
@@ -223,24 +231,23 @@ class MRPCDataModule(LightningDataModule):
         seed = position.pop("order_seed", torch.initial_seed())
         self._order_seed = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
         window = WINDOW if self.hparams["bucketing"] else 0
-        swap = self.hparams["swap_pairs"]
-        return self._dataloader("train", TrainingBatches, seed=self._order_seed, window=window, swap=swap, **position)
+        return self._loader("train", TrainingBatches, seed=self._order_seed, window=window, **position)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation split's batches, of pairs of nearly the same length."""
-        return self._dataloader("validation", EvaluationBatches, both=self.hparams["symmetric"])
+        return self._loader("validation", EvaluationBatches)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return the batches that `test` scores, in both orders."""
+        """Return the batches that `test` scores."""
         return self.scoring_dataloader(self.test_split)
 
-    def scoring_dataloader(self, split: str) -> DataLoader[Any]:
-        """Return a split's batches, of pairs of nearly the same length, each in both orders: the report has both."""
-        return self._dataloader(split, EvaluationBatches, both=True)
-
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Return the batches to predict, of pairs of nearly the same length; their sampler knows which."""
-        return self._dataloader("predict", EvaluationBatches, both=self.hparams["symmetric"])
+        """Return the batches to predict; their sampler knows which rows they have."""
+        return self.scoring_dataloader("predict")
+
+    def scoring_dataloader(self, split: str) -> DataLoader[Any]:
+        """Return a split's batches, of pairs of nearly the same length; their sampler knows which rows they have."""
+        return self._loader(split, EvaluationBatches, overfit=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data: the tokenizer, and which batches were trained on."""
@@ -257,15 +264,23 @@ class MRPCDataModule(LightningDataModule):
         return {"tokenizer": self.tokenizer_files, "position": position, "digests": self._digests}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let training go on with the batch after the last one.
+        """Resume training with the batch after the last one.
 
         Raises:
             InputError: If the pairs are others by now.
         """
-        for split, digest in state_dict["digests"].items():
-            if split in self.pairs and sources.digest(self.pairs[split]) != digest:
-                raise InputError(f"{self.source(split)}: not the {split} pairs that the run was started with")
+        for split in self.other_pairs(state_dict):
+            raise InputError(f"{self.source(split)}: not the {split} pairs that the run was started with")
         self._position = dict(state_dict["position"])
+
+    def other_pairs(self, state_dict: Mapping[str, Any]) -> list[str]:
+        """Name the splits that are set up and whose pairs are not those of the run.
+
+        Args:
+            state_dict: The run's state of the data, as a checkpoint has it.
+        """
+        saved = state_dict["digests"].items()
+        return [name for name, digest in saved if name in self.pairs and sources.digest(self.pairs[name]) != digest]
 
     def _splits(self, stage: str) -> tuple[str, ...]:
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
@@ -285,41 +300,30 @@ class MRPCDataModule(LightningDataModule):
             self._tables = sources.read_hub(values["dataset_name"], values["dataset_config"])
         return self._tables
 
-    def check(self, table: Table, labelled: bool = True) -> Dataset:
-        """Check a table and return its pairs, as `sources.pairs` does."""
-        columns = tuple(self.hparams[f"{name}_column"] for name in sources.COLUMNS)
-        return sources.pairs(table, columns, self.hparams["label_names"], labelled)
+    def _tokenize(self, pairs: Dataset, cache: bool) -> tuple[Dataset, int]:
+        files = self.tokenizer_files if cache else None
+        return tokenize(self.load_tokenizer(), pairs, self.hparams["max_length"], files)
 
-    def _swap(self, split: str) -> Dataset:
-        if split not in self.swapped:
-            pairs = self.pairs[split].rename_columns({"sentence1": "sentence2", "sentence2": "sentence1"})
-            size, keep = self.hparams["max_length"], split != "predict"
-            self.swapped[split], _ = tokenize(self.load_tokenizer(), self.tokenizer_files, pairs, size, keep)
-        return self.swapped[split]
-
-    def _dataloader(
-        self, split: str, batches: type[TrainingBatches] | type[EvaluationBatches], both: bool = False, **options: Any
+    def _loader(
+        self, split: str, kind: type[TrainingBatches] | type[EvaluationBatches], overfit: bool = True, **options: Any
     ) -> DataLoader[Any]:
-        tokens, workers = self.tokens[split], self.hparams["num_workers"]
-        size = self.hparams["batch_size" if split == "train" else "eval_batch_size"]
-        order: dict[str, Any] = {"batch_size": size}
-        trainer: Any = self.trainer
+        if split not in self.tokens:
+            stage = "fit" if split in NEEDED["fit"] else split
+            raise InputError(f"no {split} pairs yet: call setup({stage!r}) of the data module first")
+        values, trainer = self.hparams, self.trainer
+        tokens, scored = self.tokens[split], kind is EvaluationBatches
+        if scored and values["symmetric"] and split not in self._swapped:
+            self._swapped[split], _ = self._tokenize(swap(self.pairs[split]), cache=split != "predict")
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
-        if (
-            trainer is None or not trainer.overfit_batches or split == "predict" or both
-        ):  # Lightning takes those in file order
-            order = {"sampler": batches(lengths(tokens), size, **options), "batch_size": None}
-        pad = DataCollatorWithPadding(self.load_tokenizer(), pad_to_multiple_of=self.hparams["pad_to_multiple_of"])
-        collate: Any = StackOrders(pad) if both else pad
-        swapped = both or options.get("swap", False)
-        return DataLoader(
-            BothOrders(tokens, self._swap(split), both) if swapped else tokens,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            worker_init_fn=ignore_signals,
-            generator=torch.Generator(),  # making an iterator draws a number: not from the one that dropout uses
+        size = values["eval_batch_size" if scored else "batch_size"]
+        in_order = overfit and trainer is not None and getattr(trainer, "overfit_batches", False)  # Lightning's way
+        return make_loader(
+            tokens,
+            self.load_tokenizer(),
+            size if in_order else kind(lengths(tokens), size, **options),
+            self._swapped.get(split) if scored else None,
+            values["pad_to_multiple_of"],
+            values["num_workers"],
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-            **order,
         )

@@ -36,8 +36,8 @@ def transport_error() -> type[Exception]:
     return error
 
 
-def prepare(source: str, flag: str) -> None:
-    """See to it that a model can be loaded: from a folder that holds one, or from a Hub that is there or its cache.
+def prepare(source: str, key: str) -> None:
+    """Check that a model can be loaded: from a folder that holds one, or from a Hub that is there or its cache.
 
     Raises:
         InputError: If the source names a folder that is not there, or that holds no model.
@@ -45,9 +45,9 @@ def prepare(source: str, flag: str) -> None:
     folder = Path(source)
     if folder.is_dir():
         if not (folder / "config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-            raise InputError(f"{flag}: the folder holds no model (no config.json)")
+            raise InputError(f"{key}: the folder holds no model (no config.json)")
     elif folder.is_absolute() or source.startswith((".", "~")):
-        raise InputError(f"{flag}: no such folder")
+        raise InputError(f"{key}: no such folder")
     else:
         use_cache_if_unreachable()
 

@@ -68,15 +68,15 @@ def test_training_pairs_come_once_an_epoch_in_a_new_order_and_validation_pairs_i
 
 
 def test_a_long_pair_is_cut_to_max_length(project: Path, encoder: str) -> None:
-    write_csv(project / "long.csv", [("rents " * 90, "rents", 1)] * 12 + [("rents", "exports", 0)] * 12)
+    write_csv(project / "long.csv", [(f"rents {n} " * 90, "rents", n % 2) for n in range(24)])
     data = make_data(encoder, train_file="long.csv", max_length=20)
     assert max(map(len, data.tokens["train"]["input_ids"])) == 20
-    with pytest.raises(InputError, match=r"--data.max_length 65: .* takes 64 tokens at most"):
+    with pytest.raises(InputError, match=r"data.max_length 65: .* takes 64 tokens at most"):
         make_data(encoder, train_file="long.csv", max_length=65)
 
 
 def test_without_a_validation_file_a_share_of_each_class_is_held_out_by_seed(project: Path, encoder: str) -> None:
-    write_csv(project / "all.csv", make_rows(120))
+    write_csv(project / "all.csv", [(f"{first} {n}", second, y) for n, (first, second, y) in enumerate(make_rows(120))])
 
     def validation(seed: int) -> list[int]:
         data = make_data(encoder, train_file="all.csv", validation_share=0.25, split_seed=seed)
@@ -104,11 +104,11 @@ def test_test_scores_the_test_file_if_there_is_one_and_the_validation_split_if_n
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "--data.batch_size 0"),
-        ({"max_length": 3}, "--data.max_length 3: must be at least 8"),
-        ({"num_workers": -1}, "--data.num_workers -1"),
-        ({"validation_share": 1.0}, "--data.validation_share 1"),
-        ({"train_file": "train.csv", "data_dir": "."}, "--data.data_dir and --data.train_file"),
+        ({"batch_size": 0}, "data.batch_size 0"),
+        ({"max_length": 3}, "data.max_length 3: must be at least 8"),
+        ({"num_workers": -1}, "data.num_workers -1"),
+        ({"validation_share": 1.0}, "data.validation_share 1"),
+        ({"train_file": "train.csv", "data_dir": "."}, "data.data_dir and data.train_file"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
@@ -118,10 +118,10 @@ def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message:
 
 def test_a_split_that_is_not_there_is_named_with_the_flag_that_gives_it(project: Path, encoder: str) -> None:
     data = MRPCDataModule(encoder, train_file="train.csv", test_split="test", max_length=48)
-    with pytest.raises(InputError, match="train.csv has no test split, only train: .*--data.test_file"):
+    with pytest.raises(InputError, match="train.csv has no test split, only train: .*data.test_file"):
         data.setup("test")
     demo = MRPCDataModule("demo", dataset_name="demo", max_length=64)
-    with pytest.raises(InputError, match=r"no test split, only train, validation.*--data.predict_file"):
+    with pytest.raises(InputError, match=r"no test split, only train, validation.*data.predict_file"):
         demo.setup("predict")
 
 
@@ -139,7 +139,7 @@ def test_without_a_predict_file_the_test_pairs_are_predicted(project: Path, enco
 
 def test_a_folder_without_training_pairs_says_so(project: Path, encoder: str) -> None:
     (project / "test.tsv").write_text("index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tA .\tB .\n")
-    with pytest.raises(InputError, match=r"has no train split, only test: .*--data.train_file"):
+    with pytest.raises(InputError, match=r"has no train split, only test: .*data.train_file"):
         make_data(encoder, data_dir=".")
 
 

@@ -128,10 +128,10 @@ def test_random_weights_are_random_and_of_the_same_shape(encoder: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_names": ["yes"]}, "--model.label_names"),
-        ({"label_names": ["yes", "yes"]}, "--model.label_names"),
-        ({"learning_rate": -1.0}, "--model.learning_rate"),
-        ({"weight_decay": -1.0}, "--model.weight_decay"),
+        ({"label_names": ["yes"]}, "model.label_names"),
+        ({"label_names": ["yes", "yes"]}, "model.label_names"),
+        ({"learning_rate": -1.0}, "model.learning_rate"),
+        ({"weight_decay": -1.0}, "model.weight_decay"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
@@ -153,7 +153,7 @@ def test_dropout_is_set_by_one_name_for_every_encoder(tmp_path: Path, encoder: s
 def test_an_encoder_without_such_dropout_says_so(tmp_path: Path) -> None:
     config = AutoConfig.for_model("xlnet", vocab_size=300, d_model=16, n_layer=1, n_head=2, d_inner=32)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"--model.attention_dropout 0.2: the encoder of .* has no such dropout"):
+    with pytest.raises(InputError, match=r"model.attention_dropout 0.2: the encoder of .* has no such dropout"):
         ParaphraseClassifier(str(tmp_path), attention_dropout=0.2).setup("fit")
 
 

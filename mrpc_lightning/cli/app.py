@@ -299,7 +299,8 @@ def main(args: list[str] | None = None) -> CLI:
     except InputError as error:
         if debug:
             raise
-        raise_usage(str(error))
+        keys = r"(?<![\w.-])((?:model|data|trainer|early_stopping|model_checkpoint)\.[a-z])"
+        raise_usage(re.sub(keys, r"--\1", str(error)))
     except OSError as error:
         if error.filename is not None and not debug:
             raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")

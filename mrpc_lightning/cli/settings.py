@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import FIGURES
+from mrpc_lightning.model import METRICS
 
 LOGS, RUN_NAME = "tb_logs", "mrpc"
 TRAINER_DEFAULTS = {
@@ -52,8 +52,8 @@ def check_settings(config: Any) -> None:
     """
     for key in ("early_stopping", "model_checkpoint"):
         monitor, mode = config[key].monitor, config[key].mode
-        if monitor not in FIGURES:
-            raise InputError(f"--{key}.monitor {monitor}: there is no such figure, only {', '.join(FIGURES)}")
+        if monitor not in METRICS:
+            raise InputError(f"--{key}.monitor {monitor}: there is no such figure, only {', '.join(METRICS)}")
         if mode != ("min" if monitor.endswith("loss") else "max"):
             raise InputError(f"--{key}.mode {mode}: would keep the worst {monitor}, not the best")
     if config.model_checkpoint.save_top_k != 1:

@@ -1,5 +1,6 @@
 """The encoder: loaded, with the head and the dropout that were asked for."""
 
+import re
 from typing import Any
 
 import torch
@@ -12,13 +13,7 @@ from mrpc_lightning import demo, hub
 from mrpc_lightning.errors import InputError
 
 # What can make transformers fetch code or compute otherwise than in float32: nothing that a checkpoint may decide.
-NAMES_CODE = (
-    "auto_map",
-    "attn_implementation",
-    "_attn_implementation",
-    "experts_implementation",
-    "quantization_config",
-)
+NAMES_CODE = re.compile("auto_map|custom_pipelines|trust_remote_code|quantization_config|.*_implementation(_internal)?")
 # What configurations call the two kinds of dropout: BERT and its like, then DistilBERT, then ModernBERT.
 DROPOUT = {
     "hidden_dropout": ("hidden_dropout_prob", "dropout", "mlp_dropout"),
@@ -45,11 +40,11 @@ def load_encoder(
         dropout: `hidden_dropout` and `attention_dropout`, see there.
 
     Raises:
-        InputError: If there is no such encoder, the Hub cannot be reached, a trained head is missing, or the encoder
-            has no such dropout.
+        InputError: If there is no such encoder, the Hub cannot be reached, the weights do not fit the encoder, a
+            trained head is missing, or the encoder has no such dropout.
     """
-    source = demo.resolve(model_name)
-    hub.prepare(source, f"--model.model_name {model_name}")
+    source, key = demo.resolve(model_name), f"model.model_name {model_name}"
+    hub.prepare(source, key)
     names = dict(enumerate(label_names))
     verbosity = transformers_logging.get_verbosity()
     # The report of missing head weights is right, expected, and alarming.
@@ -64,7 +59,7 @@ def load_encoder(
             id2label=names,
             label2id={name: label for label, name in names.items()},
         )
-        set_dropout(config, f"--model.model_name {model_name}", **dropout)
+        set_dropout(config, key, **dropout)
         if head:
             check_labels(AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False), label_names)
         if pretrained:
@@ -77,17 +72,13 @@ def load_encoder(
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-            if head and (found["missing_keys"] or found["mismatched_keys"]):
-                raise InputError(
-                    f"--ckpt_path none --model.model_name {model_name}: has no trained head for two classes, so "
-                    "there is nothing to score; fine-tune it first, with fit"
-                )
+            check_weights(model, found, key, head)
         else:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"--model.model_name {model_name}: {hub.explain(error, source)}") from error
+        raise InputError(f"{key}: {hub.explain(error, source)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     # from_pretrained returns a model in eval mode, and Lightning leaves it there: no dropout in training.
@@ -108,8 +99,35 @@ def restore_encoder(encoder_config: dict[str, Any]) -> PreTrainedModel:
 def without_code(value: Any) -> Any:
     """Return a configuration without whatever names code, at any depth."""
     if isinstance(value, dict):
-        return {name: without_code(one) for name, one in value.items() if name not in NAMES_CODE}
+        return {name: without_code(one) for name, one in value.items() if not NAMES_CODE.fullmatch(str(name))}
     return [without_code(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def check_weights(model: PreTrainedModel, found: dict[str, Any], key: str, head: bool) -> None:
+    """Check that pretrained weights fill the encoder.
+
+    The head's may be missing, and the pooler's with it: encoders that were trained on masked words alone have none.
+
+    Args:
+        model: The encoder with its head.
+        found: What `from_pretrained` says of the weights.
+        key: The key and the encoder, for messages.
+        head: Whether the head's must be there as well.
+
+    Raises:
+        InputError: If weights are missing, or of another shape.
+    """
+    random = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+    encoder = [name for name in random if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
+    if encoder:
+        raise InputError(
+            f"{key}: its weights do not fit its configuration: {len(encoder)} of the encoder's are missing or of "
+            f"another shape, such as {min(encoder)}"
+        )
+    if head and random:
+        raise InputError(
+            f"{key}: has no trained head for two classes, so there is nothing to score; fine-tune it first, with fit"
+        )
 
 
 def set_dropout(config: PreTrainedConfig, encoder: str, **dropout: float | None) -> None:
@@ -121,27 +139,25 @@ def set_dropout(config: PreTrainedConfig, encoder: str, **dropout: float | None)
     for name, value in dropout.items():
         found = [key for key in DROPOUT[name] if hasattr(config, key)]
         if value is not None and not found:
-            raise InputError(f"--model.{name} {value:g}: the encoder of {encoder} has no such dropout")
+            raise InputError(f"model.{name} {value:g}: the encoder of {encoder} has no such dropout")
         if value is not None:
             setattr(config, found[0], value)
 
 
 def check_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
-    """See to it that a trained head's classes are the data's, in the same order.
+    """Check that a trained head's classes are the data's, in the same order.
 
     Raises:
         InputError: If they are not.
     """
     found = [str(name) for _, name in sorted((config.id2label or {}).items())]
-    if len(found) != 2 or (found != label_names and found != ["LABEL_0", "LABEL_1"]):
-        raise InputError(
-            f"--model.label_names {label_names}: the head's classes are {found}; "
-            + ("name them in this order" if len(found) == 2 else "only heads for two classes can be scored")
-        )
+    if len(found) != 2 or found not in (label_names, ["LABEL_0", "LABEL_1"]):
+        advice = "name them in this order" if len(found) == 2 else "only heads for two classes can be scored"
+        raise InputError(f"model.label_names {label_names}: the head's classes are {found}; {advice}")
 
 
 def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None) -> None:
-    """See to it that the longest pair fits into an encoder, padding included.
+    """Check that the longest pair fits into an encoder, padding included.
 
     Args:
         config: The encoder's configuration.
@@ -154,5 +170,5 @@ def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None)
     positions = getattr(config, "max_position_embeddings", None)
     width = -(-max_length // (multiple or 1)) * (multiple or 1)
     if isinstance(positions, int) and width > positions:
-        rounded = f", rounded up to {width} by --data.pad_to_multiple_of {multiple}" if width > max_length else ""
-        raise InputError(f"--data.max_length {max_length}{rounded}: the encoder takes {positions} tokens at most")
+        rounded = f", rounded up to {width} by data.pad_to_multiple_of {multiple}" if width > max_length else ""
+        raise InputError(f"data.max_length {max_length}{rounded}: the encoder takes {positions} tokens at most")

@@ -7,40 +7,89 @@ from types import MethodType
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-# Encoders whose attention is the plain one: tests/test_step.py compares each with what transformers computes.
+# Encoders whose attention is the plain one: tests/nn/test_speedups.py compares each with what transformers computes.
 PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 # Those whose layers are BERT's, and whose head looks at the first token alone.
 BERT_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 ATTENTION = "mrpc_lightning"
+SHAPES = 1024  # of batches that may be compiled; PyTorch's own limit is 8, beyond which it computes uncompiled
 
 
 def make_fast(model: PreTrainedModel, device: torch.device, compiled: bool = False) -> None:
-    """Let an encoder compute the same in less time.
+    """Let an encoder compute the same in less time; leave it as it is, with a warning, should it compute otherwise.
 
     Args:
         model: An encoder with a head; its weights and their names stay as they are.
         device: Where it will run.
         compiled: Whether to compile its training; then PyTorch makes dropout and attention fast.
     """
-    config = model.config
+    make_plain(model)
+    config: Any = model.config
     plain_layers = not getattr(config, "is_decoder", False) and not getattr(config, "chunk_size_feed_forward", 0)
-    if config.model_type in BERT_LAYERS and plain_layers:
-        encoder: Any = model.base_model.encoder
-        last = encoder.layer[-1].attention
-        last.forward = MethodType(attend_from_first_token, last)
+    first_token = config.model_type in BERT_LAYERS and plain_layers
+    on_cpu = device.type == "cpu" and not compiled
+    expected = first_state(model) if first_token or (on_cpu and config.model_type in PLAIN_ATTENTION) else None
+    try:
+        if first_token:
+            encoder: Any = model.base_model.encoder
+            last = encoder.layer[-1].attention
+            last.forward = MethodType(attend_from_first_token, last)
+        if on_cpu:
+            replace_dropout(model, nn.Dropout, Dropout)
+            if config.model_type in PLAIN_ATTENTION:
+                vars(model)["plain_attention"] = config._attn_implementation
+                config._attn_implementation = ATTENTION  # neither saved nor exported
+        if expected is not None:
+            tolerance = 1e-3 if model.dtype.itemsize >= 4 else 0.1
+            torch.testing.assert_close(first_state(model), expected, rtol=tolerance, atol=tolerance)
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError):  # transformers changed its layers
+        make_plain(model)
+        rank_zero_warn("this version of transformers is not known to the faster encoder; the plain one is used")
     if compiled:
+        from torch._dynamo import config as limits  # it takes a second to import
+
+        for name in ("recompile_limit", "accumulated_recompile_limit"):
+            setattr(limits, name, max(getattr(limits, name), SHAPES))
         model.compile(dynamic=False)
-    elif device.type == "cpu":
-        for parent in list(model.modules()):
-            for name, module in parent.named_children():
-                if type(module) is nn.Dropout:
-                    setattr(parent, name, Dropout(module.p).train(module.training))
-        if config.model_type in PLAIN_ATTENTION:
-            config._attn_implementation = ATTENTION  # neither saved nor exported
+
+
+def make_plain(model: PreTrainedModel) -> None:
+    """Undo what `make_fast` did to an encoder, but for compiling."""
+    for module in model.modules():
+        if getattr(module.forward, "__func__", None) is attend_from_first_token:
+            del module.forward
+    replace_dropout(model, Dropout, nn.Dropout)
+    config: Any = model.config
+    if config._attn_implementation == ATTENTION:
+        config._attn_implementation = vars(model).pop("plain_attention")
+
+
+def replace_dropout(model: nn.Module, old: type[nn.Dropout], new: type[nn.Dropout]) -> None:
+    """Replace each dropout of one class by one of another, in the same mode."""
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if type(module) is old:
+                setattr(parent, name, new(module.p).train(module.training))
+
+
+@torch.no_grad()
+def first_state(model: PreTrainedModel) -> Tensor:
+    """Return the state of the first token of two sequences, of which one is padded; no random number is drawn."""
+    embeddings: Any = model.get_input_embeddings()
+    device = embeddings.weight.device
+    ids = torch.randint(embeddings.num_embeddings, (2, 6), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(6) < torch.tensor([[6], [4]])).long()
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    states: Tensor = model.base_model(input_ids=ids.to(device), attention_mask=mask.to(device))[0]
+    for module, training in modes:
+        module.training = training
+    return states[:, 0].float()
 
 
 def drop(values: Tensor, share: float) -> Tensor:

@@ -1,0 +1,5 @@
+"""What the data is made of.
+
+`files` reads tables, `sources` finds MRPC and other data sets and checks their pairs, `tokens` tokenizes them, and
+`batches` decides which pairs share a batch.
+"""

@@ -6,14 +6,17 @@ Both samplers are DistributedSamplers, so that Lightning tells them the epoch an
 """
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 # Batches whose pairs are sorted by length together. Wider windows pad less and shuffle less: benchmarks/README.md has
 # the table.
@@ -39,7 +42,6 @@ class TrainingBatches(DistributedSampler[list[int]]):
         rank: This process.
         epoch: The epoch to begin with.
         batches_done: Batches of that epoch to leave out, as they were trained on before.
-        swap: Of half of an epoch's pairs give the row that `BothOrders` has of the swapped pair.
     """
 
     def __init__(
@@ -52,14 +54,12 @@ class TrainingBatches(DistributedSampler[list[int]]):
         rank: int = 0,
         epoch: int = 0,
         batches_done: int = 0,
-        swap: bool = False,
     ) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]  # it only asks for the length
         self.lengths = numpy.asarray(lengths)
         self.pairs_per_step = batch_size * num_replicas
         self.window = window
         self.epoch = epoch
-        self.swap = swap
         self._start = (epoch, batches_done)
 
     def __len__(self) -> int:
@@ -75,18 +75,15 @@ class TrainingBatches(DistributedSampler[list[int]]):
     def _epoch_batches(self) -> list[Rows]:
         generator = numpy.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(len(self.lengths))
-        if self.window:
-            width = self.pairs_per_step * self.window
-            windows = [order[start : start + width] for start in range(0, len(order), width)]
-            order = numpy.concatenate([window[self.lengths[window].argsort(kind="stable")] for window in windows])
+        if not self.window:
+            return numpy.split(order, self._starts()[1:])
+        width = self.pairs_per_step * self.window
+        windows = [order[start : start + width] for start in range(0, len(order), width)]
+        order = numpy.concatenate([window[self.lengths[window].argsort(kind="stable")] for window in windows])
         batches = numpy.split(order, self._starts()[1:])
-        if self.window:
-            batches = [batches[i] for i in generator.permutation(len(batches))]
-            largest = max(range(len(batches)), key=lambda i: len(batches[i]) * self.lengths[batches[i]].max())
-            batches.insert(0, batches.pop(largest))
-        if self.swap:
-            rows = numpy.arange(len(order)) + len(order) * generator.integers(0, 2, len(order))
-            batches = [rows[batch] for batch in batches]
+        batches = [batches[i] for i in generator.permutation(len(batches))]
+        largest = max(range(len(batches)), key=lambda i: len(batches[i]) * self.lengths[batches[i]].max())
+        batches.insert(0, batches.pop(largest))
         return batches
 
     def _starts(self) -> range:
@@ -133,48 +130,73 @@ class EvaluationBatches(DistributedSampler[list[int]]):
 
 
 class BothOrders(Dataset[Any]):
-    """Tokens of pairs in both orders of their sentences: rows 0 to n - 1 as they are given, then swapped.
+    """Tokens of pairs in both orders of their sentences: each row that is asked for comes as it is, then swapped.
 
     Args:
         given: Tokens of the pairs as they are given.
         swapped: Tokens of the same pairs, each with its sentences swapped.
-        both: Return each row that is asked for in both orders, all of the first before all of the second.
     """
 
-    def __init__(self, given: Any, swapped: Any, both: bool) -> None:
-        self.given, self.swapped, self.both = given, swapped, both
+    def __init__(self, given: Any, swapped: Any) -> None:
+        self.given, self.swapped = given, swapped
 
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.given)
 
     def __getitem__(self, rows: list[int]) -> dict[str, list[Any]]:
-        """Return the columns of some rows; of the labels, where rows come in both orders, one a pair."""
-        size = len(self.given)
-        if self.both:
-            first, second = self.given[rows], self.swapped[rows]
-            return {name: first[name] + second[name] * (name != "labels") for name in first}
-        parts = [self.swapped[row - size] if row >= size else self.given[row] for row in rows]
-        return {name: [part[name] for part in parts] for name in parts[0]}
+        """Return the columns of some rows, twice as long."""
+        first, second = self.given[rows], self.swapped[rows]
+        return {name: [*chain.from_iterable(zip(first[name], second[name], strict=True))] for name in first}
 
     __getitems__ = __getitem__  # where PyTorch batches the rows itself
 
 
-class StackOrders:
-    """Pads a batch, and parts its two orders: tokens of shape (2, batch, tokens), labels of shape (batch,).
+def make_loader(
+    tokens: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: TrainingBatches | EvaluationBatches | int,
+    swapped: Any = None,
+    pad_to_multiple_of: int | None = None,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """Make the loader of a split's batches; all batches, wherever they are computed, come from here.
 
     Args:
-        pad: The collator that pads.
+        tokens: Tokens of the pairs, as `tokenize` returns them.
+        tokenizer: What pads them.
+        batches: Which rows share a batch; or pairs a batch, in the order of their rows.
+        swapped: Tokens of the same pairs with their sentences swapped: then each pair comes in both orders.
+        pad_to_multiple_of: Round the widths of batches up to this many tokens.
+        num_workers: Processes that make batches.
+        pin_memory: Put batches where a GPU can fetch them.
+
+    Returns:
+        Batches as dictionaries: tokens of shape (batch, tokens), or (batch, 2 orders, tokens), and, where there are
+        labels, `labels` of shape (batch,).
     """
+    order: dict[str, Any] = {"batch_size": batches} if isinstance(batches, int) else {"sampler": batches}
+    pad = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
+    return DataLoader(
+        tokens if swapped is None else BothOrders(tokens, swapped),
+        collate_fn=partial(collate, pad, swapped is not None),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=ignore_signals,
+        generator=torch.Generator(),  # making an iterator draws a number: not from the one that dropout uses
+        pin_memory=pin_memory,
+        **{"batch_size": None, **order},
+    )
 
-    def __init__(self, pad: Callable[[Any], Mapping[str, torch.Tensor]]) -> None:
-        self.pad = pad
 
-    def __call__(self, columns: dict[str, list[Any]]) -> dict[str, torch.Tensor]:
-        """Return the batch."""
-        labels = columns.pop("labels", None)
-        batch = {name: tensor.view(2, -1, tensor.shape[-1]) for name, tensor in self.pad(columns).items()}
-        return batch if labels is None else {**batch, "labels": torch.tensor(labels)}
+def collate(pad: DataCollatorWithPadding, both_orders: bool, columns: Any) -> dict[str, torch.Tensor]:
+    """Pad the columns of a batch, and part the two orders of its pairs."""
+    batch = dict(pad(columns))  # a plain dictionary: tensors of a BatchEncoding are copied to a GPU one after the other
+    if both_orders:
+        batch = {name: tensor.view(-1, 2, *tensor.shape[1:]) for name, tensor in batch.items()}
+        batch |= {"labels": batch["labels"][:, 0]} if "labels" in batch else {}
+    return batch
 
 
 def ignore_signals(worker: int) -> None:

@@ -3,14 +3,19 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
+from datasets import ClassLabel, Features
 
 from mrpc_lightning.errors import InputError
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+Rows = Iterator[tuple[int, list[Any]]]  # the file's line and the values of each row; first the columns' names
 
 
 @dataclass
@@ -18,7 +23,7 @@ class Table:
     """Rows as columns of equal length.
 
     Attributes:
-        source: The flag and the file or name that the rows came from, for messages.
+        source: The key and the file or name that the rows came from, for messages.
         columns: Values by column name.
         lines: The file's line of each row, counted from 1; without it, rows are named by number.
         class_names: For each column of classes whose source names them, the names of 0, 1, ...
@@ -27,7 +32,7 @@ class Table:
 
     source: str
     columns: dict[str, list[Any]]
-    lines: list[int] | None = None
+    lines: Sequence[int] = ()
     class_names: dict[str, list[str]] = field(default_factory=dict)
     first_row: int = 0
 
@@ -37,6 +42,11 @@ class Table:
     def where(self, row: int) -> str:
         """Say where a row stands, for messages; rows are counted from 0."""
         return f"{self.source}, " + (f"line {self.lines[row]}" if self.lines else f"row {self.first_row + row + 1}")
+
+    def select(self, rows: Sequence[int]) -> "Table":
+        """Return some rows as a table."""
+        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
+        return Table(self.source, columns, [self.lines[row] for row in rows] if self.lines else ())
 
 
 def read_file(path: Path, key: str, delimiter: str | None = None) -> Table:
@@ -59,15 +69,15 @@ def read_chunks(path: Path, key: str, size: int, delimiter: str | None = None) -
     Raises:
         InputError: As `read_file`, once it comes to what is wrong.
     """
-    source = f"--data.{key} {path}"
+    source = f"data.{key} {path}"
     if not path.is_file():
         raise InputError(f"{source}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     delimiter = delimiter or {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
     try:
         if delimiter:
-            yield from _separated(path, source, delimiter, size)
+            yield from _tables(_separated(path, source, delimiter), source, size)
         elif path.suffix.lower() in (".jsonl", ".json"):
-            yield from _json_lines(path, source, size)
+            yield from _tables(_json_lines(path, source), source, size)
         elif path.suffix.lower() == ".parquet":
             yield from _parquet(path, source, size)
         else:
@@ -82,50 +92,55 @@ def read_chunks(path: Path, key: str, size: int, delimiter: str | None = None) -
         raise InputError(f"{source}: not a Parquet file ({str(error).splitlines()[0]})") from error
 
 
-def _separated(path: Path, source: str, delimiter: str, size: int) -> Iterator[Table]:
+def _tables(rows: Rows, source: str, size: int) -> Iterator[Table]:
+    _, names = next(rows, (0, None))
+    if not names:
+        raise InputError(f"{source}: the file is empty")
+    done = 0
+    while (chunk := list(islice(rows, size))) or not done:
+        columns = zip(*(values for _, values in chunk), strict=True) if chunk else [()] * len(names)
+        table = dict(zip(names, map(list, columns), strict=True))
+        yield Table(source, table, [line for line, _ in chunk], first_row=done)
+        done += len(chunk)
+        if not chunk:
+            return
+
+
+def _separated(path: Path, source: str, delimiter: str) -> Rows:
+    csv.field_size_limit(2**31 - 1)  # a field of any length; else 131,072 characters
     with path.open(encoding="utf-8-sig", newline="") as file:
         quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]  # typeshed
-        rows: list[list[str]] = []
-        lines: list[int] = []
-        done = 0
+        header: list[str] = []
         try:
-            header = next(reader, [])
-            if not header:
-                raise InputError(f"{source}: the file is empty")
-            if twice := [name for name in header if header.count(name) > 1]:
-                raise InputError(f"{source}, line 1: two columns are called {twice[0]!r}; rename one")
             for row in reader:
-                if row and len(row) != len(header):
+                if not header:
+                    header = row
+                    _check_header(header, source, delimiter)
+                elif row and len(row) != len(header):
+                    names = ", ".join(header)
                     raise InputError(
                         f"{source}, line {reader.line_num}: {len(row)} fields, but the header names {len(header)} "
-                        f"({', '.join(header)})" + ("; are its fields separated by commas?" if len(header) == 1 else "")
+                        f"({names})"
                     )
                 if row:
-                    rows.append(row)
-                    lines.append(reader.line_num)
-                if len(rows) == size:
-                    yield Table(
-                        source,
-                        dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)),
-                        lines,
-                        first_row=done,
-                    )
-                    done, rows, lines = done + size, [], []
+                    yield reader.line_num, row
         except csv.Error as error:
             raise InputError(f"{source}, line {reader.line_num}: {error}; is a quote mark left open?") from error
-        if rows:
-            columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-            yield Table(source, columns, lines, first_row=done)
-        elif not done:
-            yield Table(source, {name: [] for name in header})
 
 
-def _json_lines(path: Path, source: str, size: int) -> Iterator[Table]:
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
-    keys: set[str] = set()
-    done = 0
+def _check_header(header: list[str], source: str, delimiter: str) -> None:
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise InputError(f"{source}, line 1: two columns are called {twice[0]!r}; rename one")
+    others = [name for mark, name in SEPARATORS.items() if mark in header[0]]
+    if len(header) == 1 and others:
+        raise InputError(
+            f"{source}, line 1: its fields are separated by {others[0]}; save it with {SEPARATORS[delimiter]}"
+        )
+
+
+def _json_lines(path: Path, source: str) -> Rows:
+    keys: list[str] = []
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -136,29 +151,26 @@ def _json_lines(path: Path, source: str, size: int) -> Iterator[Table]:
                 raise InputError(f"{source}, line {number}: not JSON ({error.msg}); one object a line") from error
             if not isinstance(row, dict):
                 raise InputError(f"{source}, line {number}: not a JSON object; one object a line")
-            keys = keys or set(row)
-            if set(row) != keys:
-                odd = sorted(set(row) ^ keys)
+            if not keys:
+                keys = list(row)
+                yield 0, keys
+            if odd := sorted(set(row) ^ set(keys)):
                 raise InputError(f"{source}, line {number}: its keys differ from the first row's ({', '.join(odd)})")
-            rows.append(row)
-            lines.append(number)
-            if len(rows) == size:
-                yield Table(source, {name: [row[name] for row in rows] for name in rows[0]}, lines, first_row=done)
-                done, rows, lines = done + size, [], []
-    if not rows and not done:
-        raise InputError(f"{source}: the file is empty")
-    if rows:
-        yield Table(source, {name: [row[name] for row in rows] for name in rows[0]}, lines, first_row=done)
+            yield number, [row[key] for key in keys]
 
 
 def _parquet(path: Path, source: str, size: int) -> Iterator[Table]:
     with pyarrow.parquet.ParquetFile(path) as file:
+        classes: dict[str, list[str]] = {}
+        if b"huggingface" in (file.schema_arrow.metadata or {}):  # `datasets` wrote it
+            features = Features.from_arrow_schema(file.schema_arrow)
+            classes = {name: feature.names for name, feature in features.items() if isinstance(feature, ClassLabel)}
         if file.metadata.num_rows <= size:
-            yield Table(source, file.read().to_pydict())
+            yield Table(source, file.read().to_pydict(), class_names=classes)
             return
         done = 0
         for batch in file.iter_batches(size):
-            yield Table(source, batch.to_pydict(), first_row=done)
+            yield Table(source, batch.to_pydict(), class_names=classes, first_row=done)
             done += batch.num_rows
 
 

@@ -1,7 +1,8 @@
-"""Where pairs come from: the Hub, the embedded demo, MRPC's own files. `pairs` checks what a reader returns."""
+"""Where pairs come from: the Hub, the embedded demo, MRPC's own files. `check` makes pairs of what a reader returns."""
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,16 @@ def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
     """
     if dataset_name == demo.NAME:
         return {split: read_file(demo.FOLDER / f"{split}.csv", "dataset_name") for split in ("train", "validation")}
+    key = f"data.dataset_name {dataset_name}"
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", dataset_name):  # `datasets` takes other names for readers of files
+        raise InputError(f"{key}: give its owner as well, as in nyu-mll/glue; a folder goes into data.data_dir")
     hub.use_cache_if_unreachable()
     disable_progress_bars()  # of unpacking: it takes a moment
     try:
         splits = load_dataset(dataset_name, dataset_config)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise InputError(f"--data.dataset_name {dataset_name}: {hub.explain(error, dataset_name)}") from error
-    return from_datasets(splits, f"--data.dataset_name {dataset_name}")
+        raise InputError(f"{key}: {hub.explain(error, dataset_name)}") from error
+    return from_datasets(splits, key)
 
 
 def from_datasets(splits: DatasetDict, source: str) -> dict[str, Table]:
@@ -66,17 +70,35 @@ def digest(pairs: Dataset) -> str:
 def hold_out(pairs: Dataset, share: float, seed: int, source: str) -> dict[str, Dataset]:
     """Split pairs into "train" and "validation", each class in proportion, the same for the same seed.
 
+    Pairs that differ in order, case or spaces alone stay together.
+
     Raises:
         InputError: If there are too few pairs of a class.
     """
+    first: dict[frozenset[str], int] = {}
+    firsts = [
+        first.setdefault(key, row) for row, key in enumerate(map(pair_key, pairs["sentence1"], pairs["sentence2"]))
+    ]
+    unique = [*first.values()]
+    labels = pairs.select(unique).select_columns("label").add_column("row", unique)
     try:
-        splits = pairs.train_test_split(share, stratify_by_column="label", seed=seed)
+        splits = labels.train_test_split(share, stratify_by_column="label", seed=seed)
     except ValueError as error:
         raise InputError(
-            f"{source}: {len(pairs)} pairs are too few to hold out a share of {share:g} of each class; "
-            "give --data.validation_file"
+            f"{source}: {len(unique)} {'different ' * (len(unique) < len(pairs))}pairs are too few to hold out a share "
+            f"of {share:g} of each class; give data.validation_file"
         ) from error
-    return {"train": splits["train"], "validation": splits["test"]}
+    rows = {"train": splits["train"]["row"][:], "validation": splits["test"]["row"][:]}
+    held_out = set(rows["validation"])
+    for row, same in enumerate(firsts):
+        if row != same:
+            rows["validation" if same in held_out else "train"].append(row)
+    return {split: pairs.select(chosen) for split, chosen in rows.items()}
+
+
+def pair_key(first: str, second: str) -> frozenset[str]:
+    """Return what two pairs have in common that differ in order, case or spaces alone."""
+    return frozenset(" ".join(sentence.casefold().split()) for sentence in (first, second))
 
 
 def read_folder(folder: Path) -> dict[str, Table]:
@@ -88,15 +110,15 @@ def read_folder(folder: Path) -> dict[str, Table]:
     Raises:
         InputError: If the folder is missing, or holds none of these.
     """
-    flag = f"--data.data_dir {folder}"
+    key = f"data.data_dir {folder}"
     if not folder.is_dir():
-        raise InputError(f"{flag}: no such folder")
+        raise InputError(f"{key}: no such folder")
     if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
         try:
             saved = load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{flag}: {hub.explain(error, str(folder))}") from error
-        return from_datasets(saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved), flag)
+            raise InputError(f"{key}: {hub.explain(error, str(folder))}") from error
+        return from_datasets(saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved), key)
     tables = {}
     if (folder / "msr_paraphrase_train.txt").is_file():
         tables = _split_by_ids(folder)
@@ -110,7 +132,7 @@ def read_folder(folder: Path) -> dict[str, Table]:
             break
     if not tables:
         raise InputError(
-            f"{flag}: holds neither Microsoft's msr_paraphrase_train.txt, nor GLUE's train.tsv and dev.tsv, "
+            f"{key}: holds neither Microsoft's msr_paraphrase_train.txt, nor GLUE's train.tsv and dev.tsv, "
             "nor a data set saved with save_to_disk"
         )
     missing = MRPC_SIZES["train"] - len(tables["train"]) if "train" in tables else 0
@@ -144,16 +166,15 @@ def _split_by_ids(folder: Path) -> dict[str, Table]:
         held_out = set(_ids(_read_mrpc(folder / "dev.tsv")))
     else:
         raise InputError(
-            f"--data.data_dir {folder}: msr_paraphrase_train.txt needs GLUE's dev_ids.tsv or dev.tsv beside it, "
+            f"data.data_dir {folder}: msr_paraphrase_train.txt needs GLUE's dev_ids.tsv or dev.tsv beside it, "
             "which says which of its pairs are for validation"
         )
-    is_validation = [pair in held_out for pair in _ids(everything)]
-    if not any(is_validation):
+    rows: dict[str, list[int]] = {"train": [], "validation": []}
+    for row, ids in enumerate(_ids(everything)):
+        rows["validation" if ids in held_out else "train"].append(row)
+    if not rows["validation"]:
         raise InputError(f"{everything.source}: none of its ids stands in GLUE's list of validation pairs beside it")
-    return {
-        "train": _select(everything, [not chosen for chosen in is_validation]),
-        "validation": _select(everything, is_validation),
-    }
+    return {split: everything.select(chosen) for split, chosen in rows.items()}
 
 
 def _ids(table: Table) -> Iterator[tuple[str, str]]:
@@ -163,13 +184,7 @@ def _ids(table: Table) -> Iterator[tuple[str, str]]:
     return zip(table.columns["#1 ID"], table.columns["#2 ID"], strict=True)
 
 
-def _select(table: Table, chosen: Sequence[bool]) -> Table:
-    columns = {name: [v for v, c in zip(values, chosen, strict=True) if c] for name, values in table.columns.items()}
-    lines = [line for line, c in zip(table.lines or [], chosen, strict=True) if c]
-    return Table(table.source, columns, lines)
-
-
-def pairs(table: Table, columns: tuple[str, str, str], label_names: list[str], labelled: bool) -> Dataset:
+def check(table: Table, columns: Sequence[str], label_names: list[str], labelled: bool) -> Dataset:
     """Check a table and turn it into a data set of pairs.
 
     Args:
@@ -182,14 +197,14 @@ def pairs(table: Table, columns: tuple[str, str, str], label_names: list[str], l
         `sentence1`, `sentence2`, `idx` (the table's own, or the row number from 0) and, if `labelled`, `label` (0, 1).
 
     Raises:
-        InputError: If there is no row, a column is missing, a sentence is no text or empty, or a label is no class.
+        InputError: If there is no row, a column is missing, a sentence is no text or empty, an `idx` is no whole
+            number, or a label is no class.
     """
-    needed = columns if labelled else columns[:2]
-    for name, role in zip(needed, COLUMNS, strict=False):
+    for name, role in zip(columns if labelled else columns[:2], COLUMNS, strict=False):
         if name not in table.columns:
             raise InputError(
                 f"{table.source}: no column {name!r}; it has {', '.join(table.columns) or 'none'}. "
-                f"Say which one it is with --data.{role}_column"
+                f"Say which one it is with data.{role}_column"
             )
     if len(table) == 0:
         raise InputError(f"{table.source}: no pairs in it, only a header")
@@ -197,15 +212,13 @@ def pairs(table: Table, columns: tuple[str, str, str], label_names: list[str], l
         for row, sentence in enumerate(table.columns[name]):
             if not isinstance(sentence, str) or not sentence.strip():
                 raise InputError(f"{table.where(row)}: {name} is empty or no text ({sentence!r})")
+    numbers = table.columns.get("idx", range(table.first_row, table.first_row + len(table)))
+    for row, number in enumerate(numbers):
+        if not re.fullmatch(r"-?\d+", str(number)):
+            raise InputError(f"{table.where(row)}: idx {number!r} is no whole number; give the column another name")
     features = {"sentence1": Value("string"), "sentence2": Value("string"), "idx": Value("int64")}
-    values: dict[str, list[Any]] = {
-        "sentence1": table.columns[columns[0]],
-        "sentence2": table.columns[columns[1]],
-        "idx": list(range(table.first_row, table.first_row + len(table))),
-    }
-    own_idx = [str(idx) for idx in table.columns.get("idx", [])]
-    if own_idx and all(idx.isdecimal() for idx in own_idx):
-        values["idx"] = [int(idx) for idx in own_idx]
+    values = {name: table.columns[column] for name, column in zip(COLUMNS[:2], columns, strict=False)}
+    values["idx"] = [int(number) for number in numbers]
     if labelled:
         features["label"] = ClassLabel(names=label_names)
         values["label"] = _labels(table, columns[2], label_names)
@@ -229,32 +242,49 @@ def broken(sentences: Sequence[str]) -> bool:
 
 def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:
     raw = table.columns[column]
-    own_names = table.class_names.get(column, label_names)
-    if own_names != label_names:
+    own_names = table.class_names.get(column)
+    if own_names not in (None, label_names):
         raise InputError(f"{table.source}: {_naming(own_names, label_names)}")
-    classes = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, label_names[0]: 0, label_names[1]: 1}
+    names = [_spelling(name) for name in label_names]
+    if own_names or not {"0", "1"} & set(names):  # else a number is a class's name
+        names = ["0", "1"] if own_names else [*names, "0", "1"]
+    classes = {name: place % 2 for place, name in enumerate(names)}
     labels = []
     for row, value in enumerate(raw):
-        label = classes.get(str(value).strip())
-        if label is None and str(value).strip() == str(HIDDEN):
+        spelling = _spelling(value)
+        if spelling in classes:
+            labels.append(classes[spelling])
+        elif spelling == str(HIDDEN):
             raise InputError(
                 f"{table.where(row)}: the label is -1, which means hidden: this split cannot be scored. "
-                "Score another split with --data.test_split, or write predictions with `predict`"
+                "Score another split with data.test_split, or write predictions with `predict`"
             )
-        if label is None:
-            found = sorted({str(value) for value in raw})
-            advice = _naming(found, label_names) if len(found) == 2 else f"the column has {', '.join(found[:9])}"
-            if value is None or not str(value).strip():
-                raise InputError(f"{table.where(row)}: the label is missing")
+        elif value is None or not spelling:
+            raise InputError(f"{table.where(row)}: the label is missing")
+        elif re.fullmatch(r"-?\d*\.\d+", str(value).strip()):
+            raise InputError(
+                f"{table.where(row)}: label {value!r} is a score, not a class: cut it at a threshold first"
+            )
+        else:
+            advice = _naming(sorted({str(value) for value in raw}), label_names)
             raise InputError(f"{table.where(row)}: label {value!r} is neither 0, 1 nor one of {label_names}; {advice}")
-        labels.append(label)
     return labels
+
+
+def _spelling(value: Any) -> str:
+    """Return one spelling for all spellings of a label: 1, "1", "1.0" and True are the same."""
+    text = {"False": "0", "True": "1"}.get(str(value).strip(), str(value).strip())
+    try:
+        return str(int(float(text))) if float(text).is_integer() else text
+    except ValueError:
+        return text
 
 
 def _naming(found: list[str], label_names: list[str]) -> str:
     if len(found) != 2:
-        return f"it has {len(found)} classes ({', '.join(found)}); a pair is one of two: {' or '.join(label_names)}"
+        return f"the column has {', '.join(found[:9])}; there can be two classes only: {' or '.join(label_names)}"
     return (
         f"its labels are {found[0]!r} and {found[1]!r}, not {label_names[0]!r} and {label_names[1]!r}; name the "
-        f"positive class last: --model.label_names '{json.dumps(found)}' or '{json.dumps(found[::-1])}'"
+        f"positive class last: model.label_names '{json.dumps(found, ensure_ascii=False)}' or "
+        f"'{json.dumps(found[::-1], ensure_ascii=False)}'"
     )

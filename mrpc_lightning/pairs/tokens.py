@@ -19,40 +19,38 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from mrpc_lightning import hub
 from mrpc_lightning.errors import InputError
 
+Files = Mapping[str, torch.Tensor]
 
-def load_tokenizer(source: str, revision: str | None, flag: str) -> PreTrainedTokenizerBase:
+
+def load_tokenizer(source: str, revision: str | None, key: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from the Hub or from a folder.
 
     Raises:
         InputError: If there is none, or it has no padding token.
     """
-    hub.prepare(source, flag)
+    hub.prepare(source, key)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{flag}: {hub.explain(error, source)}") from error
+        raise InputError(f"{key}: {hub.explain(error, source)}") from error
     if tokenizer.pad_token is None:
-        raise InputError(f"{flag}: its tokenizer has no padding token; choose an encoder such as BERT or RoBERTa")
+        raise InputError(f"{key}: its tokenizer has no padding token; choose an encoder such as BERT or RoBERTa")
     return tokenizer
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase,
-    files: Mapping[str, torch.Tensor],
-    pairs: Dataset,
-    max_length: int,
-    keep: bool = True,
+    tokenizer: PreTrainedTokenizerBase, pairs: Dataset, max_length: int, files: Files | None = None
 ) -> tuple[Dataset, int]:
     """Tokenize sentence pairs, or take what an earlier run made of the same pairs from the cache of `datasets`.
 
     Args:
         tokenizer: The tokenizer.
-        files: Its files, as `pack` returns them: what it does follows from them.
         pairs: `sentence1`, `sentence2` and, if there are labels, `label`.
         max_length: Tokens a pair.
-        keep: Whether a later run may need them.
+        files: The tokenizer's files, as `pack` returns them: what it does follows from them. Without them nothing is
+            cached.
 
     Returns:
         The model's inputs, row for row, and the number of pairs that were cut.
@@ -60,29 +58,36 @@ def tokenize(
 
     def encode(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         # Both sentences at once: the tokenizer puts the separator and token_type_ids where this encoder wants them.
-        encoded = tokenizer(rows["sentence1"], rows["sentence2"], truncation=True, max_length=max_length)
-        columns = dict(encoded)
-        columns["cut"] = [bool(encoding.overflowing) for encoding in encoded.encodings or ()] or [False] * len(
-            rows["sentence1"]
-        )
-        return {**columns, "labels": rows["label"]} if "label" in rows else columns
+        sentences = rows["sentence1"], rows["sentence2"]
+        encoded = tokenizer(*sentences, truncation=True, max_length=max_length)
+        if encoded.encodings:
+            cut = [bool(encoding.overflowing) for encoding in encoded.encodings]
+        else:  # a tokenizer in Python does not say what it cut
+            cut = [len(ids) > max_length for ids in tokenizer(*sentences, verbose=False)["input_ids"]]
+        labels = {"labels": rows["label"]} if "label" in rows else {}
+        return {**encoded, "cut": cut, **labels}
 
-    disable_progress_bars()
-    key = cache_key(files, pairs, max_length)
-    folder = Path(config.HF_DATASETS_CACHE) / "mrpc_lightning"
-    options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
-    try:
-        if not keep:
-            raise OSError
-        folder.mkdir(parents=True, exist_ok=True)
-        tokens = pairs.map(encode, cache_file_name=str(folder / f"{key}.arrow"), **options)
-    except (OSError, ArrowException):  # a full or read-only disk, a damaged file: it goes without
-        tokens = pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
-    cut = sum(tokens["cut"][:])
-    return tokens.remove_columns("cut"), cut
+    if files is None:
+        tokens = Dataset.from_dict(encode(pairs[:]))
+    else:
+        disable_progress_bars()
+        key = cache_key(files, pairs, max_length)
+        folder = Path(config.HF_DATASETS_CACHE) / "mrpc_lightning"
+        options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tokens = pairs.map(encode, cache_file_name=str(folder / f"{key}.arrow"), **options)
+        except (OSError, ArrowException):  # a full or read-only disk, a damaged file: it goes without
+            tokens = pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
+    return tokens.remove_columns("cut"), sum(tokens["cut"][:])
 
 
-def cache_key(files: Mapping[str, torch.Tensor], pairs: Dataset, max_length: int) -> str:
+def swap(pairs: Dataset) -> Dataset:
+    """Return pairs with their two sentences swapped."""
+    return pairs.rename_columns({"sentence1": "sentence2", "sentence2": "sentence1"})
+
+
+def cache_key(files: Files, pairs: Dataset, max_length: int) -> str:
     """Return a hash of all that decides on the tokens: tokenizer, libraries, pairs and `max_length`."""
     made_with = [tokenizers.__version__, transformers.__version__, datasets.__version__, str(max_length)]
     key = hashlib.sha256("\n".join(made_with).encode())
@@ -110,7 +115,7 @@ def pack(tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
         }
 
 
-def unpack(files: Mapping[str, torch.Tensor], flag: str) -> PreTrainedTokenizerBase:
+def unpack(files: Files) -> PreTrainedTokenizerBase:
     """Load the tokenizer that `pack` packed.
 
     Raises:
@@ -119,4 +124,4 @@ def unpack(files: Mapping[str, torch.Tensor], flag: str) -> PreTrainedTokenizerB
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             (Path(folder) / Path(name).name).write_bytes(content.numpy().tobytes())
-        return load_tokenizer(folder, None, flag)
+        return load_tokenizer(folder, None, "the checkpoint's tokenizer")

@@ -11,7 +11,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import FIGURES, ParaphraseClassifier
+from mrpc_lightning.model import METRICS, ParaphraseClassifier
 from mrpc_lightning.nn.optim import warmup_steps
 from mrpc_lightning.run.runs_old import run_dir, write_text
 from mrpc_lightning.text import count
@@ -141,7 +141,7 @@ class RunRecorder(Callback):
         """Keep the figures of an epoch's last validation."""
         if not trainer.sanity_checking:
             logged: Any = trainer.callback_metrics
-            found = {name: float(logged[name]) for name in FIGURES if name.startswith("val_") and name in logged}
+            found = {name: float(logged[name]) for name in METRICS if name.startswith("val_") and name in logged}
             self.validation = {"epoch": trainer.current_epoch, **found}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -150,12 +150,12 @@ class RunRecorder(Callback):
         # The model logs its training loss after this.
         # What callback_metrics has of validation may be of an earlier epoch.
         logged = self.validation if self.validation.get("epoch") == trainer.current_epoch else {}
-        found: dict[str, Any] = {**logged, **pl_module.figures("train")}
+        found: dict[str, Any] = {**logged, **pl_module.train_metrics.compute()}
         self.epochs.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
-                **{name: float(found[name]) for name in FIGURES if name in found},
+                **{name: float(found[name]) for name in METRICS if name in found},
             }
         )
         figures = "  ".join(f"{name} {found[name]:.4f}" for name in EPOCH_FIGURES if name in found)
@@ -187,13 +187,16 @@ class Answers(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep a batch's."""
-        self._parts.append(outputs.cpu())
+        """Store this batch's probabilities."""
+        assert isinstance(pl_module, ParaphraseClassifier)
+        self._parts.append(pl_module.predict_step(batch, batch_idx).cpu())
 
     def collect(self, trainer: Trainer) -> dict[int, list[list[float]]]:
         """Return, of all processes, the probabilities of each row that was scored: two orders, two classes."""
         assert trainer.test_dataloaders is not None
-        return gather(trainer, trainer.test_dataloaders.sampler, torch.cat(self._parts, dim=1).transpose(0, 1))
+        found = torch.cat(self._parts)
+        both = found if found.dim() == 3 else torch.stack([found, found], dim=1)
+        return gather(trainer, trainer.test_dataloaders.sampler, both)
 
 
 def gather(trainer: Trainer, batches: Any, values: torch.Tensor) -> dict[int, Any]:

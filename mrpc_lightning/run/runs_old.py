@@ -159,13 +159,12 @@ def load(model_class: type[Model], checkpoint: Path, **values: Any) -> Model:
     Raises:
         InputError: If the weights are not those of the model that the checkpoint says it is of.
     """
+    content = read_checkpoint(checkpoint)
     try:
-        return model_class.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **values)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[-1].strip()
-        raise InputError(f"--ckpt_path {checkpoint}: its weights do not fit its own configuration: {reason}") from error
+        model: Model = model_class.restore(content, **values)  # type: ignore[attr-defined]
+    except InputError as error:
+        raise InputError(f"--ckpt_path {checkpoint}: {error}") from error
+    return model
 
 
 def recipe_to_resume(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +252,7 @@ def how_to_resume(what: str, folder: Path) -> str:
 def describe(checkpoint: Path, content: Mapping[str, Any]) -> str:
     """Say which checkpoint was read, of when, and what it scored when it was saved."""
     epoch, step = content["loops"]["fit_loop"]["epoch_progress"]["current"]["started"], content["global_step"]
-    figures = {name: value for name, value in content.get("figures", {}).items() if name.startswith("val_")}
+    figures = {name: value for name, value in content.get("metrics", {}).items() if name.startswith("val_")}
     scored = "  ".join(f"{name} {value:.4f}" for name, value in figures.items()) or "no validation yet"
     return f"{checkpoint}, epoch {epoch}, optimizer step {step:,}; when it was saved: {scored}"
 

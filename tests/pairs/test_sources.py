@@ -6,7 +6,7 @@ from helpers import HEADER, ROWS, make_rows, write_csv, write_mrpc
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.files import read_file
-from mrpc_lightning.pairs.sources import COLUMNS, pairs, read_folder
+from mrpc_lightning.pairs.sources import COLUMNS, check, read_folder
 
 NAMES = ["not_equivalent", "equivalent"]
 
@@ -18,11 +18,11 @@ def sentences(dataset: Dataset) -> list[tuple[str, str, int]]:
 @pytest.mark.filterwarnings("ignore:.*MRPC's training split")
 def test_microsofts_layout_is_split_by_glues_ids(tmp_path: Path) -> None:
     tables = read_folder(write_mrpc(tmp_path, microsoft=True, glue=False))
-    assert sentences(pairs(tables["train"], COLUMNS, NAMES, True)) == [
+    assert sentences(check(tables["train"], COLUMNS, NAMES, True)) == [
         ('He said " no', "He said no .", 1),
         ("It fell .", "It rose .", 0),
     ]
-    assert sentences(pairs(tables["validation"], COLUMNS, NAMES, True)) == [
+    assert sentences(check(tables["validation"], COLUMNS, NAMES, True)) == [
         ("It rose .", "It fell .", 0),
         ('" It rose .', '" It rose , he said .', 1),
     ]
@@ -47,17 +47,17 @@ def test_hidden_labels_are_refused_but_can_be_predicted(tmp_path: Path) -> None:
     with pytest.warns(UserWarning):
         table = read_folder(write_mrpc(tmp_path, microsoft=False, glue=True))["test"]
     with pytest.raises(InputError, match="-1, which means hidden"):
-        pairs(table, COLUMNS, NAMES, labelled=True)
-    assert len(pairs(table, COLUMNS, NAMES, labelled=False)) == 2
+        check(table, COLUMNS, NAMES, labelled=True)
+    assert len(check(table, COLUMNS, NAMES, labelled=False)) == 2
 
 
 def test_a_folder_written_by_save_to_disk_is_read_back(tmp_path: Path) -> None:
     rows = [{"sentence1": a, "sentence2": b, "label": y, "idx": 7 + i} for i, (a, b, y) in enumerate(make_rows(5))]
     DatasetDict(train=Dataset.from_list(rows)).save_to_disk(str(tmp_path / "saved"))
-    read = pairs(read_folder(tmp_path / "saved")["train"], COLUMNS, NAMES, True)
+    read = check(read_folder(tmp_path / "saved")["train"], COLUMNS, NAMES, True)
     assert read.to_list() == rows
     Dataset.from_list(rows).save_to_disk(str(tmp_path / "single"))
-    assert pairs(read_folder(tmp_path / "single")["train"], COLUMNS, NAMES, True).to_list() == rows
+    assert check(read_folder(tmp_path / "single")["train"], COLUMNS, NAMES, True).to_list() == rows
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
@@ -68,17 +68,17 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path: Path, ending: str) ->
     {"csv": dataset.to_csv, "jsonl": dataset.to_json, "parquet": dataset.to_parquet}.get(
         ending, lambda p: dataset.to_csv(p, sep="\t")
     )(path)
-    assert sentences(pairs(read_file(path, "train_file"), COLUMNS, NAMES, True)) == rows
+    assert sentences(check(read_file(path, "train_file"), COLUMNS, NAMES, True)) == rows
 
 
 def test_a_files_own_idx_is_kept_whatever_its_kind(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("idx,sentence1,sentence2\n902,a,b\n901,c,d\n")
-    assert pairs(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)["idx"] == [902, 901]
+    assert check(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)["idx"] == [902, 901]
 
 
 def test_quoted_commas_and_line_breaks_in_a_csv_are_text(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "pairs.csv", [('He said "no", twice', "Two\nlines", 1)])
-    assert sentences(pairs(read_file(path, "train_file"), COLUMNS, NAMES, True)) == [
+    assert sentences(check(read_file(path, "train_file"), COLUMNS, NAMES, True)) == [
         ('He said "no", twice', "Two\nlines", 1)
     ]
 
@@ -87,12 +87,12 @@ def test_quoted_commas_and_line_breaks_in_a_csv_are_text(tmp_path: Path) -> None
 def test_labels_are_numbers_or_the_classes_names(tmp_path: Path, values: tuple[object, object]) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text(f"sentence1,sentence2,label\na,b,{values[1]}\na,c,{values[0]}\n")
-    assert pairs(read_file(path, "train_file"), COLUMNS, ["different", "same"], True)["label"] == [1, 0]
+    assert check(read_file(path, "train_file"), COLUMNS, ["different", "same"], True)["label"] == [1, 0]
 
 
 def test_columns_can_have_other_names(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "pairs.csv", make_rows(3), header=("question1", "question2", "is_duplicate"))
-    read = pairs(read_file(path, "train_file"), ("question1", "question2", "is_duplicate"), NAMES, True)
+    read = check(read_file(path, "train_file"), ("question1", "question2", "is_duplicate"), NAMES, True)
     assert sentences(read) == make_rows(3)
 
 
@@ -105,7 +105,7 @@ BAD_FILES = {
         b"premise,sentence2,label\na,b,1\n",
         "no column 'sentence1'; it has premise, .*sentence1_column",
     ),
-    "missing label": ("a.csv", b"sentence1,sentence2\na,b\n", "no column 'label'.*--data.label_column"),
+    "missing label": ("a.csv", b"sentence1,sentence2\na,b\n", "no column 'label'.*data.label_column"),
     "too many fields": ("a.csv", (GOOD + "a,b,c,1\n").encode(), "a.csv, line 3: 4 fields, but the header names 3"),
     "too few fields": ("a.tsv", b"sentence1\tsentence2\tlabel\na\tb\n", "a.tsv, line 2: 2 fields"),
     "open quote": ("a.csv", (GOOD + '"a,b,1\nc,d,0\n').encode(), "a.csv, line 4: .*is a quote mark left open"),
@@ -113,7 +113,7 @@ BAD_FILES = {
     "other names": (
         "a.csv",
         b"sentence1,sentence2,label\na,b,yes\na,c,no\n",
-        r"line 2: label 'yes'.*'no' and 'yes'.*--model.label_names '\[\"no\", \"yes\"\]'",
+        r"line 2: label 'yes'.*'no' and 'yes'.*model.label_names '\[\"no\", \"yes\"\]'",
     ),
     "empty sentence": ("a.csv", (GOOD + "a, ,1\n").encode(), "a.csv, line 3: sentence2 is empty"),
     "not UTF-8": ("a.csv", (GOOD + "caf\xe9,b,1\n").encode("latin-1"), "a.csv, line 3: not UTF-8"),
@@ -128,7 +128,11 @@ BAD_FILES = {
         "a.csv, line 1: two columns are called 'label'",
     ),
     "no label": ("a.csv", (GOOD + "a,b,\n").encode(), "a.csv, line 3: the label is missing"),
-    "semicolons": ("a.csv", b"sentence1;sentence2;label\na, b;c;1\n", "line 2: .*separated by commas"),
+    "semicolons": (
+        "a.csv",
+        b"sentence1;sentence2;label\na, b;c;1\n",
+        "line 1: its fields are separated by semicolons; save it with commas",
+    ),
     "a folder": (".", None, "is a folder, not a file"),
     "missing file": ("nope/a.csv", None, "a.csv: no such file"),
 }
@@ -140,8 +144,8 @@ def test_a_bad_file_is_named_with_its_line_and_the_remedy(tmp_path: Path, case: 
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        pairs(read_file(tmp_path / name, "train_file"), COLUMNS, NAMES, True)
-    assert str(caught.value).startswith("--data.train_file") and "\n" not in str(caught.value)
+        check(read_file(tmp_path / name, "train_file"), COLUMNS, NAMES, True)
+    assert str(caught.value).startswith("data.train_file") and "\n" not in str(caught.value)
 
 
 def test_a_folder_without_mrpc_says_what_it_looked_for(tmp_path: Path) -> None:

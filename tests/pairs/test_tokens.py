@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, pairs: dict[str, list[Any]] = PAIRS, max_length: int = 32) -> tuple[dict[str, list[Any]], int]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokens, cut = tokenize(tokenizer, pack(tokenizer), Dataset.from_dict(pairs), max_length)
+    tokens, cut = tokenize(tokenizer, Dataset.from_dict(pairs), max_length, pack(tokenizer))
     assert lengths(tokens).tolist() == [len(ids) for ids in tokens["input_ids"]]
     return tokens.to_dict(), cut
 
@@ -88,7 +88,7 @@ def test_the_order_of_splits_and_a_tokenizer_that_was_used_change_nothing(folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     files = pack(tokenizer)
     for max_length in (9, 32, 9):
-        tokens, _ = tokenize(tokenizer, files, Dataset.from_dict(PAIRS), max_length)
+        tokens, _ = tokenize(tokenizer, Dataset.from_dict(PAIRS), max_length, files)
         assert tokens.to_dict() == expected(folder, max_length=max_length)
     assert len(list(cache.iterdir())) == 2
 
