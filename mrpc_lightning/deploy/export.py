@@ -134,6 +134,7 @@ def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bo
     with torch.inference_mode():
         expected = torch.cat([model(**batch).logits for batch in batches]).numpy()
     path, dynamic = folder / "model.onnx", {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    example = {name: torch.cat([tensor, tensor]) for name, tensor in batches[0].items()}  # a size of 1 would be fixed
     with contextlib.ExitStack() as stack:
         logging.disable(logging.WARNING)  # of operators that no encoder has, and of an optional step
         stack.callback(logging.disable, logging.NOTSET)
@@ -142,10 +143,10 @@ def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bo
                 model,
                 (),
                 path,
-                kwargs=batches[0],
-                input_names=list(batches[0]),
+                kwargs=example,
+                input_names=list(example),
                 output_names=["logits"],
-                dynamic_shapes=dict.fromkeys(batches[0], dynamic),
+                dynamic_shapes=dict.fromkeys(example, dynamic),
                 dynamo=True,
                 external_data=False,
                 verbose=False,

@@ -18,6 +18,8 @@ from mrpc_lightning.run.checkpoint import read_checkpoint
 from mrpc_lightning.run.run import LOGS, find_checkpoint
 from mrpc_lightning.text import CONTROLS, printable
 
+PLAIN: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
+
 
 class Predictor:
     """A trained model in evaluation mode on a device.
@@ -128,13 +130,7 @@ def load_exported(folder: Path) -> ParaphraseClassifier:
         values = without_code(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         config = AutoConfig.for_model(**values)
         encoder, found = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
+            folder, config=config, dtype=torch.float32, output_loading_info=True, **PLAIN
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{key}: {hub.explain(error, str(folder))}") from error

@@ -102,7 +102,7 @@ def test_no_name_becomes_markup_in_a_card(tmp_path: Path) -> None:
 def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    main(["export", CPU, "--to=my-model", "--onnx", "--int8"])
+    main(["export", CPU, "--to=my-model", "--onnx", "--int8", "--data.eval_batch_size=1"])
     printed = capsys.readouterr().out
     assert "on 25 pairs" in printed
     card = Path("my-model/README.md").read_text()
