@@ -40,12 +40,12 @@ def write(
     name: str,
     onnx: Mapping[str, Any],
 ) -> str:
-    """Write a card from what a run left; what the run does not know has no section.
+    """Return a card of what a run left; what the run does not know has no section.
 
     Args:
-        run: The run that the weights are of; None for an encoder that no run trained.
-        checkpoint: The checkpoint's file; None without a run.
-        content: What the checkpoint holds; empty without a run.
+        run: See `export.run`, as of the next two.
+        checkpoint: See there.
+        content: See there.
         label_names: Names of the negative and of the positive class.
         name: How the model is called in the snippet: a folder, or "owner/name".
         onnx: What `export.to_onnx` returned; empty if there is no ONNX file.

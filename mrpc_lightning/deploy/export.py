@@ -4,11 +4,11 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import re
 import shlex
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
-from transformers import DataCollatorWithPadding, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from mrpc_lightning.data import MRPCDataModule
@@ -27,6 +26,7 @@ from mrpc_lightning.deploy.card import HUB_NAME
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.hub import transport_error
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
 from mrpc_lightning.pairs.tokens import lengths
 from mrpc_lightning.report.subsets import measure
 from mrpc_lightning.run.run import Run
@@ -37,10 +37,7 @@ TOLERANCE = 1e-3
 
 
 def check(config: Any) -> None:
-    """Check that an export overwrites nothing, and that what it needs is there.
-
-    Args:
-        config: The configuration of `export`.
+    """Check that an export, by its configuration, overwrites nothing, and that what it needs is there.
 
     Raises:
         InputError: If it would, or something is missing.
@@ -55,13 +52,9 @@ def check(config: Any) -> None:
     if config.push_to_hub is not None and not HUB_NAME.fullmatch(config.push_to_hub):
         raise InputError(f"--push_to_hub {config.push_to_hub}: give owner/name")
     if config.onnx or config.int8:
-        try:
-            import onnx  # noqa: F401
-            import onnxruntime  # noqa: F401
-            import onnxscript  # noqa: F401
-        except ImportError as error:
-            advice = "python -m pip install onnx onnxscript onnxruntime"
-            raise InputError(f"--onnx: needs {error.name}: {advice}") from error
+        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+        if missing:
+            raise InputError(f"--onnx: needs {', '.join(missing)}: python -m pip install {' '.join(missing)}")
 
 
 def run(
@@ -101,10 +94,8 @@ def run(
         name = config.push_to_hub or str(folder)
         text = card.write(run, checkpoint, content, model.hparams["label_names"], name, onnx)
         (unfinished / "README.md").write_text(text, encoding="utf-8")
-        umask = os.umask(0)
-        os.umask(umask)
         for path in unfinished.iterdir():  # safetensors gives its file to the owner alone
-            path.chmod(0o666 & ~umask)
+            path.chmod((unfinished / "README.md").stat().st_mode)
         if folder.is_dir():
             folder.rmdir()  # it is empty
         unfinished.rename(folder)
@@ -124,11 +115,7 @@ def run(
 def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bool) -> dict[str, Any]:
     """Write model.onnx with any batch and length, and score it on the whole validation split, in one order.
 
-    Args:
-        model: The model, in evaluation mode on the CPU.
-        data: The data.
-        folder: Where to write.
-        int8: Also write model.int8.onnx, whose weights are integers of 8 bits.
+    With `int8` also write model.int8.onnx, whose weights are integers of 8 bits, and score that.
 
     Returns:
         `pairs`; `difference`, the largest between its logits and PyTorch's; the F1 of PyTorch's (`f1`) and of ONNX
@@ -139,18 +126,15 @@ def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bo
         InputError: If PyTorch cannot export the model, or ONNX Runtime computes something else than PyTorch.
     """
     data.setup("validate")
-    tokens = data.tokens["validation"].with_format("torch")
-    alike = tokens.select(numpy.argsort(lengths(tokens)))  # pairs of similar length share a batch
-    loader: Any = DataLoader(
-        alike,
-        data.hparams["eval_batch_size"],
-        collate_fn=DataCollatorWithPadding(data.load_tokenizer()),
-    )
+    tokens = data.tokens["validation"]
+    order = EvaluationBatches(lengths(tokens), data.hparams["eval_batch_size"])
+    loader = list(make_loader(tokens, data.load_tokenizer(), order))
     labels = torch.cat([batch["labels"] for batch in loader]).numpy()
     batches = [{name: batch[name] for name in INPUTS if name in batch} for batch in loader]
     with torch.inference_mode():
         expected = torch.cat([model(**batch).logits for batch in batches]).numpy()
     path, dynamic = folder / "model.onnx", {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    example = {name: torch.cat([tensor, tensor]) for name, tensor in batches[0].items()}  # a size of 1 would be fixed
     with contextlib.ExitStack() as stack:
         logging.disable(logging.WARNING)  # of operators that no encoder has, and of an optional step
         stack.callback(logging.disable, logging.NOTSET)
@@ -159,10 +143,10 @@ def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bo
                 model,
                 (),
                 path,
-                kwargs=batches[0],
-                input_names=list(batches[0]),
+                kwargs=example,
+                input_names=list(example),
                 output_names=["logits"],
-                dynamic_shapes=dict.fromkeys(batches[0], dynamic),
+                dynamic_shapes=dict.fromkeys(example, dynamic),
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -207,12 +191,7 @@ def f1(labels: NDArray[Any], logits: NDArray[Any]) -> float:
 
 
 def push(folder: Path, name: str, public: bool) -> str:
-    """Upload a model folder to the Hub, and return its address.
-
-    Args:
-        folder: The folder.
-        name: "owner/name".
-        public: Whether everybody may see it.
+    """Upload a model folder to "owner/name" on the Hub, private unless it is to be public, and return its address.
 
     Raises:
         InputError: If it cannot be uploaded.
@@ -246,9 +225,4 @@ def explain(error: Exception) -> str:
         return known[status]
     if status is None and isinstance(error, (OSError, transport_error())):
         return f"the Hub cannot be reached ({type(error).__name__})"
-    return hide_tokens(" ".join(str(error).split())) or type(error).__name__
-
-
-def hide_tokens(text: str) -> str:
-    """Replace whatever looks like a Hub token."""
-    return re.sub(r"hf_\w+", "hf_...", text)
+    return re.sub(r"hf_\w+", "hf_...", " ".join(str(error).split())) or type(error).__name__

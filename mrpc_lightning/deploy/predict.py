@@ -43,10 +43,7 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def check(config: Any) -> None:
-    """Check that the flags of `predict` make sense together.
-
-    Args:
-        config: The configuration of `predict`.
+    """Check that the values of the configuration of `predict` make sense together.
 
     Raises:
         InputError: If they do not.
@@ -55,7 +52,7 @@ def check(config: Any) -> None:
     if config.pair is not None or file == "-":
         printing = "predict -" if config.pair is None else "--pair"
         others = {"--output": output, "--glue": config.glue, "data.predict_file": config.pair is not None and file}
-        for name in (name for name, value in others.items() if value):
+        for name in filter(others.get, others):
             raise InputError(f"{name}: {printing} prints what it predicts, and writes no file; leave one out")
     if output is not None:
         path = Path(output)
@@ -104,8 +101,7 @@ def run(
         for pairs in chunks(data):
             sizes.append(len(pairs))
             digests.append(digest(pairs))
-        key = digest([made_by, weights(model), digests])
-        folder = path.with_name(f"{path.name}.{key[:12]}.parts")
+        folder = path.with_name(f"{path.name}.{digest([made_by, weights(model), digests])[:12]}.parts")
         data.trainer = trainer
         with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
             done = count_done(folder, sizes)
@@ -129,9 +125,9 @@ def run(
             if trainer.is_global_zero:
                 write_table(folder, sizes, path, label_names, glue)
     except Stopped as stopped:
-        first, so_far = f"{sizes[0]:,} " if sizes else "", f"{sum(sizes[:done]):,} of {sum(sizes):,} pairs are done"
-        how = f"stopped before the first {first}pairs were done; the same command starts again"
-        how = f"stopped; {so_far}, and the same command continues there" if done else how
+        first = f"the first {sizes[0]:,} pairs were done" if sizes else "the pairs were read"
+        so_far = f"{sum(sizes[:done]):,} of {sum(sizes):,} pairs are done, and the same command continues there"
+        how = f"stopped; {so_far}" if done else f"stopped before {first}; the same command starts again"
         raise Stopped(stopped.signum, how) from stopped
     trainer.strategy.barrier()
     say(trainer, f"\n{count(sum(sizes), 'pair')} predicted: {path}")
@@ -247,7 +243,7 @@ def write_rows(file: TextIO, kind: str, columns: dict[str, list[Any]], first: bo
     if kind == "glue":  # https://gluebenchmark.com/faq
         columns = {"index": columns["idx"], "prediction": [label_names.index(name) for name in columns["prediction"]]}
     digits: Any = (lambda value: round(value, 6)) if kind == ".jsonl" else "{:.6f}".format
-    for name in (name for name in columns if name.startswith("probability_")):
+    for name in list(columns)[4:]:  # the probabilities
         columns[name] = [digits(value) for value in columns[name]]
     rows: list[Sequence[Any]] = [list(columns)] * (first and kind != ".jsonl")
     rows += zip(*columns.values(), strict=True)
@@ -261,13 +257,7 @@ def write_rows(file: TextIO, kind: str, columns: dict[str, list[Any]], first: bo
 
 
 def show_progress(trainer: Trainer, total: int, done: int) -> Tqdm:
-    """Return a progress bar of all pairs, put in place of the Trainer's, which would show one chunk.
-
-    Args:
-        trainer: The Trainer. If it has no bar, this one does not show either.
-        total: Number of pairs.
-        done: Pairs that are done.
-    """
+    """Put a progress bar of all pairs in place of the Trainer's, if it has one: that would show one chunk."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
     others = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     shown = len(others) < len(callbacks) and trainer.is_global_zero

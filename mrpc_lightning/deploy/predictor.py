@@ -12,11 +12,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from mrpc_lightning import hub
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier, Prediction
-from mrpc_lightning.nn.encoder import without_code
+from mrpc_lightning.nn.encoder import check_weights, without_code
 from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.run.checkpoint import read_checkpoint
 from mrpc_lightning.run.run import LOGS, find_checkpoint
 from mrpc_lightning.text import CONTROLS, printable
+
+PLAIN: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
 
 
 class Predictor:
@@ -103,6 +105,8 @@ class Predictor:
             [prediction] = self.predict([(pair[0], pair[1])])
         except InputError as error:
             raise InputError(f"{where}: {str(error).removeprefix('pair 1: ')}") from error
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where}: holds half a character, and is no text") from error
         if not row:
             return show(prediction)
         shares = {f"probability_{name}": round(share, 6) for name, share in prediction.probabilities.items()}
@@ -126,18 +130,11 @@ def load_exported(folder: Path) -> ParaphraseClassifier:
         values = without_code(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         config = AutoConfig.for_model(**values)
         encoder, found = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
+            folder, config=config, dtype=torch.float32, output_loading_info=True, **PLAIN
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{key}: {hub.explain(error, str(folder))}") from error
-    if found["missing_keys"]:
-        raise InputError(f"{key}: holds no trained model; {min(found['missing_keys'])} is missing, for one")
+    check_weights(encoder, found, key, head=True)
     names = [str(name) for _, name in sorted((config.id2label or {}).items())]
     model = ParaphraseClassifier(str(folder), label_names=names, symmetric=bool(values.get("symmetric")))
     model.model, model.tokenizer = encoder, load_tokenizer(str(folder), None, key)

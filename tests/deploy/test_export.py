@@ -20,7 +20,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from mrpc_lightning import Predictor, demo, main
 from mrpc_lightning.deploy.card import write
-from mrpc_lightning.deploy.export import hide_tokens
+from mrpc_lightning.deploy.export import explain
+from mrpc_lightning.run.run import Run
 
 RUN = Path("tb_logs/mrpc/version_0")
 CPU = "--trainer.accelerator=cpu"
@@ -77,31 +78,31 @@ def test_a_checkpoint_without_metrics_has_a_card_that_says_why(trained: Path) ->
     for name, reason in reasons.items():
         card = ModelCard.load(f"{name}/README.md")
         assert "model-index" not in card.data.to_dict() and reason in card.text and "always" not in card.text
-        assert (
-            "None|" not in card.text.replace(" ", "") and "learning rate" in card.text and "| hardware |" in card.text
-        )
+        assert "None |" not in card.text and "learning rate" in card.text and "| hardware |" in card.text
 
 
-def test_no_name_becomes_markup_in_a_card() -> None:
-    names = [
-        "[click](https://evil.example)",
-        "<b>![x](http://e.example/p.png)\n\n# Title | `code` *a* _b_ $c$ www.e.example",
-    ]
-    text = write(None, None, {}, names, "me/my-model", {})
-    body = ModelCard(text).text
-    assert len(re.findall("click", body)) and len(re.findall("Title", body)) == 3
-    assert not re.search(r"(?<!\\)\]\(", body) and not re.search(r"https?://|www\.", body)
-    assert not re.search(r"^# Title|<b>", body, re.MULTILINE)
-    outside = body.replace("| accuracy |", "").split("```")
-    assert len(outside) == 3 and not re.search(
-        r"(?<!\\)[`*_$]", (outside[0] + outside[2]).replace("mrpc_lightning", "")
-    )
+def test_no_name_becomes_markup_in_a_card(tmp_path: Path) -> None:
+    title = "<b>![x](http://e.example/p.png)\n\n# Title | `code` *a* _b_ $c$ www.e.example"
+    names = ["[click](https://evil.example)", title]
+    checkpoint = tmp_path / "checkpoints/best.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    values = {name: 0.5 for name in ("accuracy", "f1", "baseline_accuracy", "baseline_f1")}
+    about = {"optimizer_step": 3, "checkpoint": "checkpoints/best.ckpt", "pairs": 9, "split": "validation"}
+    metrics = {**values, **about, "baseline_accuracy_class": names[0], "warnings": names}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    body = ModelCard(write(Run(tmp_path), checkpoint, {"global_step": 3}, names, "me/my-model", {})).text
+    assert body.count("click") == 3 and body.count("Title") == 4
+    assert not re.search(r"(?<!\\)[\[\]]", body)  # no link without a bracket
+    assert not re.search(r"https?://|www\.|<b>|^# Title", body, re.MULTILINE)
+    before, _, after = body.replace("mrpc_lightning", "").split("```")
+    assert not re.search(r"(?<!\\)[`_$]|(?<![\\*])\*(?!\*)", before + after)
 
 
 def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    main(["export", CPU, "--to=my-model", "--onnx", "--int8"])
+    main(["export", CPU, "--to=my-model", "--onnx", "--int8", "--data.eval_batch_size=1"])
     printed = capsys.readouterr().out
     assert "on 25 pairs" in printed
     card = Path("my-model/README.md").read_text()
@@ -122,9 +123,8 @@ def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsy
         [found] = quantized.run(None, {name: tensor.numpy() for name, tensor in batch.items()})
         with torch.inference_mode():
             changed += int(found.argmax() != model(**batch).argmax())
-    assert (
-        f"against PyTorch's; {changed} of 25 predictions differ" in printed and f"{changed} of its predictions" in card
-    )
+    assert f"against PyTorch's; {changed} of 25 predictions differ" in printed
+    assert f"{changed} of its predictions differ" in card
     assert Path("my-model/model.int8.onnx").stat().st_size < Path("my-model/model.onnx").stat().st_size
 
 
@@ -217,7 +217,7 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_written(
     assert "goes with --push_to_hub" in fails(capsys, ["export", CPU, "--to=x", "--public"])
     assert "owner/name" in fails(capsys, ["export", CPU, "--to=x", "--push_to_hub=nobody"])
     assert not Path("x").exists()
-    assert hide_tokens("token hf_AbCdEf123 is bad") == "token hf_... is bad"
+    assert explain(ValueError("token hf_AbCdEf123 is bad")) == "token hf_... is bad"
 
 
 def test_a_card_of_own_pairs_names_no_file_no_sentence_and_no_markup(project: Path, arguments: list[str]) -> None:

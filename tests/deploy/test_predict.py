@@ -50,9 +50,8 @@ def test_every_kind_of_table_says_the_same(trained: Path) -> None:
         for row, text in zip(found, expected, strict=True):
             assert [str(row[name]) for name in COLUMNS[:4]] == [text[name] for name in COLUMNS[:4]]
             assert [row[name] for name in COLUMNS[4:]] == pytest.approx([float(text[n]) for n in COLUMNS[4:]], abs=1e-6)
-    main(
-        ["predict", CPU, "--data.predict_file=validation.csv", "--output=sub/MRPC.tsv"]
-    )  # --glue alone asks for GLUE's
+    # A name alone does not ask for GLUE's format.
+    main(["predict", CPU, "--data.predict_file=validation.csv", "--output=sub/MRPC.tsv"])
     assert Path("sub/MRPC.tsv").read_bytes() == Path("found.tsv").read_bytes()
     main(["predict", CPU, "--data.predict_file=validation.csv", "--glue"])
     names = {"equivalent": "1", "not_equivalent": "0"}
@@ -135,10 +134,10 @@ def test_a_prediction_that_is_stopped_before_its_first_part_says_that_it_starts_
         raise Stopped(signal.SIGTERM, "stopped")
 
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
-    for name, first in (("score_pairs", "first 10 pairs"), ("digest", "first pairs")):
+    for name, first in (("score_pairs", "the first 10 pairs were done"), ("chunks", "the pairs were read")):
         with monkeypatch.context() as patch:
             patch.setattr(predict, name, stop)
-            assert stopped(capsys, words) == f"stopped before the {first} were done; the same command starts again"
+            assert stopped(capsys, words) == f"stopped before {first}; the same command starts again"
 
 
 def test_a_prediction_writes_beside_its_table_into_its_own_folder_alone(
