@@ -84,15 +84,15 @@ class ParaphraseClassifier(LightningModule):
         for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("warmup", warmup)):
             if value < 0:
                 raise InputError(f"model.{name} {value:g}: must not be negative")
+        if learning_rate > 1:
+            raise InputError(
+                f"model.learning_rate {learning_rate:g}: at most 1; 2e-5 to 5e-5 suit pretrained weights"
+            )
         for name, share in (("hidden_dropout", hidden_dropout), ("attention_dropout", attention_dropout)):
             if share is not None and not 0 <= share < 1:
                 raise InputError(f"model.{name} {share:g}: a share, from 0 to below 1")
         if freeze_embeddings and not pretrained:
             raise InputError("model.freeze_embeddings true: random embeddings (model.pretrained false) must learn")
-        if learning_rate > 1:
-            raise InputError(
-                f"model.learning_rate {learning_rate:g}: at most 1; 2e-5 to 5e-5 suit a pretrained encoder"
-            )
         self.save_hyperparameters()
         self.model: PreTrainedModel | None = None
         self.train_metrics, self.val_metrics, self.test_metrics = map(EpochMetrics, ("train", "val", "test"))
@@ -138,8 +138,7 @@ class ParaphraseClassifier(LightningModule):
             batch_size: Pairs that are computed together.
 
         Returns:
-            A prediction for each pair, in their order, computed in the precision of the run's training: bf16 or
-            float32.
+            A prediction for each pair, in their order, in the precision of the run's training: bf16 or float32.
 
         Raises:
             InputError: If there is no tokenizer, or something is no pair of sentences.
@@ -156,10 +155,8 @@ class ParaphraseClassifier(LightningModule):
         if not pairs:
             return []
         table = Dataset.from_dict({f"sentence{side + 1}": [pair[side] for pair in pairs] for side in (0, 1)})
-        given, *swapped = (
-            tokenize(self.tokenizer, one, self.max_length)[0]
-            for one in ([table, swap(table)] if self.hparams["symmetric"] else [table])
-        )
+        orders = [table, swap(table)] if self.hparams["symmetric"] else [table]
+        given, *swapped = (tokenize(self.tokenizer, order, self.max_length)[0] for order in orders)
         batches = EvaluationBatches(lengths(given), batch_size)
         training, found = self.training, torch.empty(len(pairs), 2)
         self.eval()
@@ -179,21 +176,21 @@ class ParaphraseClassifier(LightningModule):
         Raises:
             InputError: If there is none, or the Trainer's data module is set up for another.
         """
-        values = self.hparams
-        data = getattr(self._trainer, "datamodule", None)
-        for name in SHARED:
-            other = getattr(data, "hparams", {}).get(name, values[name])
-            if other != values[name]:
-                raise InputError(f"data.{name} {other}: the model's is {values[name]}; give both the same")
-        if data is not None and self._trainer is not None:
+        values, data = self.hparams, getattr(self._trainer, "datamodule", None)
+        if self._trainer is not None and data is not None:
+            for name in SHARED:
+                if (other := data.hparams.get(name, values[name])) != values[name]:
+                    raise InputError(f"data.{name} {other}: the model's is {values[name]}; give both the same")
             self.tokenizer = getattr(data, "tokenizer", self.tokenizer)
-            self.max_length = getattr(data, "hparams", {}).get("max_length", self.max_length)
+            self.max_length = data.hparams.get("max_length", self.max_length)
             self.autocast_dtype = torch.bfloat16 if self._trainer.precision == "bf16-mixed" else None
         if self.model is None:
             names = ("model_name", "revision", "pretrained", "label_names", "hidden_dropout", "attention_dropout")
             self.model = load_encoder(**{name: values[name] for name in names})
         if values["freeze_embeddings"]:
             self.model.get_input_embeddings().requires_grad_(False)
+        for metrics in (self.train_metrics, self.val_metrics, self.test_metrics):
+            metrics.reset()  # an epoch that was broken off has left a part
 
     def configure_model(self) -> None:
         """Make the encoder fast on the Trainer's device."""
@@ -269,20 +266,6 @@ class ParaphraseClassifier(LightningModule):
         loss = cross_entropy(logits, batch["labels"])
         metrics.update(loss, logits, batch["labels"])
         return loss
-
-    # An epoch that was broken off leaves a part of its metrics; one that is resumed gets them back later.
-
-    def on_train_epoch_start(self) -> None:
-        """Forget what another epoch has left."""
-        self.train_metrics.reset()
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget what another validation has left."""
-        self.val_metrics.reset()
-
-    def on_test_epoch_start(self) -> None:
-        """Forget what another test has left."""
-        self.test_metrics.reset()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's metrics. Once an epoch: to log a metric costs more than to update it."""

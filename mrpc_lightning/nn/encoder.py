@@ -29,15 +29,9 @@ def load_encoder(
     head: bool = False,
     **dropout: float | None,
 ) -> PreTrainedModel:
-    """Load an encoder with a head for two classes, in float32 and in training mode.
+    """Load an encoder with a head for two classes, in float32 and in training mode; see `ParaphraseClassifier`.
 
-    Args:
-        model_name: See `ParaphraseClassifier`.
-        revision: See there.
-        pretrained: See there.
-        label_names: See there.
-        head: Whether it must bring a trained head for these classes; else it gets a fresh one.
-        dropout: `hidden_dropout` and `attention_dropout`, see there.
+    With `head` it must bring a trained head for these classes; else it gets a fresh one.
 
     Raises:
         InputError: If there is no such encoder, the Hub cannot be reached, the weights do not fit the encoder, a
@@ -45,34 +39,29 @@ def load_encoder(
     """
     source, key = demo.resolve(model_name), f"model.model_name {model_name}"
     hub.prepare(source, key)
-    names = dict(enumerate(label_names))
+    trusted: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     verbosity = transformers_logging.get_verbosity()
     # The report of missing head weights is right, expected, and alarming.
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     enable_progress_bars()  # the download's: it can be 440 MB
     try:
-        config = AutoConfig.from_pretrained(
-            source,
-            revision=revision,
-            trust_remote_code=False,
-            id2label=names,
-            label2id={name: label for label, name in names.items()},
-        )
-        set_dropout(config, key, **dropout)
+        config = AutoConfig.from_pretrained(source, **trusted)
         if head:
-            check_labels(AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False), label_names)
+            _check_labels(config, label_names)
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: label for label, name in enumerate(label_names)}
+        _set_dropout(config, key, dropout)
         if pretrained:
             model, found = AutoModelForSequenceClassification.from_pretrained(
                 source,
-                revision=revision,
-                trust_remote_code=False,
                 config=config,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **trusted,
             )
-            check_weights(model, found, key, head)
+            _check_weights(model, found, key, head)
         else:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     except InputError:
@@ -88,35 +77,35 @@ def load_encoder(
 
 def restore_encoder(encoder_config: dict[str, Any]) -> PreTrainedModel:
     """Make an encoder from the configuration that a checkpoint holds, without a network."""
-    values = without_code(encoder_config)
+    values = _without_code(encoder_config)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
+    encoder: PreTrainedModel = AutoModelForSequenceClassification.from_config(
         config, dtype=torch.float32, trust_remote_code=False
     )
-    return model
+    return encoder
 
 
-def without_code(value: Any) -> Any:
-    """Return a configuration without whatever names code, at any depth."""
-    if isinstance(value, dict):
-        return {name: without_code(one) for name, one in value.items() if not NAMES_CODE.fullmatch(str(name))}
-    return [without_code(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def check_weights(model: PreTrainedModel, found: dict[str, Any], key: str, head: bool) -> None:
-    """Check that pretrained weights fill the encoder.
-
-    The head's may be missing, and the pooler's with it: encoders that were trained on masked words alone have none.
-
-    Args:
-        model: The encoder with its head.
-        found: What `from_pretrained` says of the weights.
-        key: The key and the encoder, for messages.
-        head: Whether the head's must be there as well.
+def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None) -> None:
+    """Check that a pair of `max_length` tokens, rounded up to a multiple, fits into an encoder.
 
     Raises:
-        InputError: If weights are missing, or of another shape.
+        InputError: If it does not.
     """
+    positions = getattr(config, "max_position_embeddings", None)
+    width = -(-max_length // (multiple or 1)) * (multiple or 1)
+    if isinstance(positions, int) and width > positions:
+        rounded = f", rounded up to {width} by data.pad_to_multiple_of {multiple}" if width > max_length else ""
+        raise InputError(f"data.max_length {max_length}{rounded}: the encoder takes {positions} tokens at most")
+
+
+def _without_code(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_code(one) for name, one in value.items() if not NAMES_CODE.fullmatch(str(name))}
+    return [_without_code(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _check_weights(model: PreTrainedModel, found: dict[str, Any], key: str, head: bool) -> None:
+    # The head's may be missing, and the pooler's with it: encoders that learned from masked words alone have none.
     random = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
     encoder = [name for name in random if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
     if encoder:
@@ -130,12 +119,7 @@ def check_weights(model: PreTrainedModel, found: dict[str, Any], key: str, head:
         )
 
 
-def set_dropout(config: PreTrainedConfig, encoder: str, **dropout: float | None) -> None:
-    """Put the dropout that was asked for into an encoder's configuration.
-
-    Raises:
-        InputError: If this encoder has no dropout of that kind.
-    """
+def _set_dropout(config: PreTrainedConfig, encoder: str, dropout: dict[str, float | None]) -> None:
     for name, value in dropout.items():
         found = [key for key in DROPOUT[name] if hasattr(config, key)]
         if value is not None and not found:
@@ -144,31 +128,8 @@ def set_dropout(config: PreTrainedConfig, encoder: str, **dropout: float | None)
             setattr(config, found[0], value)
 
 
-def check_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
-    """Check that a trained head's classes are the data's, in the same order.
-
-    Raises:
-        InputError: If they are not.
-    """
+def _check_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
     found = [str(name) for _, name in sorted((config.id2label or {}).items())]
     if len(found) != 2 or found not in (label_names, ["LABEL_0", "LABEL_1"]):
         advice = "name them in this order" if len(found) == 2 else "only heads for two classes can be scored"
         raise InputError(f"model.label_names {label_names}: the head's classes are {found}; {advice}")
-
-
-def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None) -> None:
-    """Check that the longest pair fits into an encoder, padding included.
-
-    Args:
-        config: The encoder's configuration.
-        max_length: Tokens a pair.
-        multiple: What widths are rounded up to.
-
-    Raises:
-        InputError: If it does not.
-    """
-    positions = getattr(config, "max_position_embeddings", None)
-    width = -(-max_length // (multiple or 1)) * (multiple or 1)
-    if isinstance(positions, int) and width > positions:
-        rounded = f", rounded up to {width} by data.pad_to_multiple_of {multiple}" if width > max_length else ""
-        raise InputError(f"data.max_length {max_length}{rounded}: the encoder takes {positions} tokens at most")

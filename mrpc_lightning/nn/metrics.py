@@ -1,4 +1,3 @@
-import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryStatScores
@@ -8,9 +7,7 @@ COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negative
 
 
 class EpochMetrics(nn.Module):
-    """Loss, accuracy and F1 of the pairs of an epoch, on any number of processes.
-
-    The loss is a metric, too: the mean over pairs, not over batches.
+    """Loss, accuracy and F1, the means over the pairs of an epoch, on any number of processes.
 
     Args:
         stage: "train", "val" or "test": the prefix of the metrics' names.
@@ -25,13 +22,7 @@ class EpochMetrics(nn.Module):
         self.scores = MetricCollection({name: kind(validate_args=False) for name, kind in kinds.items()})
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            loss: Mean loss of the batch.
-            logits: Of shape (batch, 2).
-            labels: Of shape (batch,).
-        """
+        """Add a batch: its mean loss, logits of shape (batch, 2), labels of shape (batch,)."""
         # torchmetrics 1.9 loses `weight` where NaN is let through; so the loss comes once for each pair.
         self.mean_loss.update(loss.detach().expand(len(labels)))
         # Classes, not logits: torchmetrics guesses from their range whether logits still need a sigmoid.
@@ -45,7 +36,7 @@ class EpochMetrics(nn.Module):
 
     def counts(self) -> dict[str, Tensor]:
         """Return the four counts behind them, by name."""
-        values = self.scores.compute()["counts"][:4].to(torch.float32)
+        values = self.scores.compute()["counts"][:4].float()
         return {f"{self.stage}_{name}": value for name, value in zip(COUNTS, values, strict=True)}
 
     def reset(self) -> None:

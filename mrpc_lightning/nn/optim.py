@@ -26,11 +26,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:
-    """Turn `warmup` into optimizer steps.
-
-    Args:
-        warmup: Below 1 a share of all optimizer steps; from 1 on, optimizer steps.
-        total_steps: Optimizer steps of the whole run.
+    """Turn `warmup`, below 1 a share of all optimizer steps and from 1 on optimizer steps, into steps.
 
     Raises:
         InputError: If it is negative, or as long as the run or longer.

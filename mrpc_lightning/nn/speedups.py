@@ -95,11 +95,8 @@ def first_state(model: PreTrainedModel) -> Tensor:
 def drop(values: Tensor, share: float) -> Tensor:
     """Drop values as PyTorch does, but on a CPU in a sixth of the time: PyTorch draws one number a value, serially.
 
-    One draw of 64 bits serves four values there, so that `share` is rounded to a multiple of 1/65,536.
-
-    Args:
-        values: Of any shape.
-        share: Which share to drop, from 0 to below 1.
+    One draw of 64 bits serves four values there, so that `share`, from 0 to below 1, is rounded to a multiple of
+    1/65,536.
     """
     if values.device.type != "cpu":
         return nn.functional.dropout(values, share)
@@ -131,14 +128,8 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """Compute attention step by step: faster on a CPU, at any length up to 512, than PyTorch's fused one.
 
-    Args:
-        module: The layer, for its mode.
-        query: (batch, heads, queries, head size).
-        key: (batch, heads, tokens, head size).
-        value: The same.
-        attention_mask: (batch, 1, queries, tokens), 0 where to look and a large negative number elsewhere.
-        scaling: Factor of the scores.
-        dropout: Share of the weights to drop.
+    The query is of shape (batch, heads, queries, head size), key and value of (batch, heads, tokens, head size), the
+    mask of (batch, 1, queries, tokens): 0 where to look and a large negative number elsewhere.
 
     Returns:
         The output, (batch, queries, heads, head size), and the weights, (batch, heads, queries, tokens).
@@ -157,15 +148,8 @@ def attend_from_first_token(
 ) -> tuple[Tensor, Tensor]:
     """Stand in for the attention of a BERT's last layer, of which the head uses the first token's output alone.
 
-    What follows in the layer is then computed for that token only: five sixths of the layer are saved.
-
-    Args:
-        self: The last layer's `attention`.
-        hidden_states: (batch, tokens, hidden).
-        attention_mask: (batch, 1, tokens, tokens), or None.
-
-    Returns:
-        The output, (batch, 1, hidden), and the weights.
+    What follows in the layer is then computed for that token only: five sixths of the layer are saved. The states are
+    of shape (batch, tokens, hidden), the mask (batch, 1, tokens, tokens), the output (batch, 1, hidden).
     """
     layer = self.self
     batch, first = len(hidden_states), hidden_states[:, :1]
@@ -182,8 +166,7 @@ def attend_from_first_token(
         dropout=layer.dropout.p if layer.training else 0.0,
         scaling=layer.scaling,
     )
-    output = self.output(output.reshape(batch, 1, -1), first)
-    return output, weights
+    return self.output(output.reshape(batch, 1, -1), first), weights
 
 
 AttentionInterface.register(ATTENTION, attention)

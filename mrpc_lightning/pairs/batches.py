@@ -130,12 +130,7 @@ class EvaluationBatches(DistributedSampler[list[int]]):
 
 
 class BothOrders(Dataset[Any]):
-    """Tokens of pairs in both orders of their sentences: each row that is asked for comes as it is, then swapped.
-
-    Args:
-        given: Tokens of the pairs as they are given.
-        swapped: Tokens of the same pairs, each with its sentences swapped.
-    """
+    """Tokens of pairs in both orders of their sentences: each row that is asked for comes as it is, then swapped."""
 
     def __init__(self, given: Any, swapped: Any) -> None:
         self.given, self.swapped = given, swapped
@@ -176,22 +171,21 @@ def make_loader(
         Batches as dictionaries: tokens of shape (batch, tokens), or (batch, 2 orders, tokens), and, where there are
         labels, `labels` of shape (batch,).
     """
-    order: dict[str, Any] = {"batch_size": batches} if isinstance(batches, int) else {"sampler": batches}
     pad = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
     return DataLoader(
         tokens if swapped is None else BothOrders(tokens, swapped),
-        collate_fn=partial(collate, pad, swapped is not None),
+        batch_size=batches if isinstance(batches, int) else None,
+        sampler=None if isinstance(batches, int) else batches,
+        collate_fn=partial(_collate, pad, swapped is not None),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=ignore_signals,
         generator=torch.Generator(),  # making an iterator draws a number: not from the one that dropout uses
         pin_memory=pin_memory,
-        **{"batch_size": None, **order},
     )
 
 
-def collate(pad: DataCollatorWithPadding, both_orders: bool, columns: Any) -> dict[str, torch.Tensor]:
-    """Pad the columns of a batch, and part the two orders of its pairs."""
+def _collate(pad: DataCollatorWithPadding, both_orders: bool, columns: Any) -> dict[str, torch.Tensor]:
     batch = dict(pad(columns))  # a plain dictionary: tensors of a BatchEncoding are copied to a GPU one after the other
     if both_orders:
         batch = {name: tensor.view(-1, 2, *tensor.shape[1:]) for name, tensor in batch.items()}
@@ -200,11 +194,7 @@ def collate(pad: DataCollatorWithPadding, both_orders: bool, columns: Any) -> di
 
 
 def ignore_signals(worker: int) -> None:
-    """Leave signals to the process that a worker makes batches for: Ctrl-C and SLURM's go to all of them.
-
-    Args:
-        worker: Number of the worker.
-    """
+    """Leave signals to the process that a worker makes batches for: Ctrl-C and SLURM's go to all of them."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -176,9 +176,4 @@ def _parquet(path: Path, source: str, size: int) -> Iterator[Table]:
 
 def _undecodable_line(path: Path) -> int:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    return 1
+        return next((n for n, line in enumerate(file, 1) if line.decode(errors="ignore").encode() != line), 1)

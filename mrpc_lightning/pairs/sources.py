@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,18 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 from lightning.pytorch.utilities import rank_zero_warn
-from pyarrow.lib import ArrowException
 
 from mrpc_lightning import demo, hub
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.files import Table, read_file
 
-HIDDEN = -1  # GLUE's label for a pair whose label is kept secret
-MRPC_SIZES = {"train": 3668, "validation": 408, "test": 1725}  # pairs in GLUE's splits
-MRPC_COLUMNS = ("#1 String", "#2 String", "Quality")
 COLUMNS = ("sentence1", "sentence2", "label")
+HIDDEN = -1  # GLUE's label for a pair whose label is kept secret
+TRAINING_PAIRS = 3668  # of MRPC
+MICROSOFT = "msr_paraphrase_train.txt"
+GLUE = (("train", "train.tsv"), ("validation", "dev.tsv"), ("test", "msr_paraphrase_test.txt"), ("test", "test.tsv"))
+SCORE = re.compile(r"-?\d*\.\d+")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
@@ -119,55 +121,51 @@ def read_folder(folder: Path) -> dict[str, Table]:
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{key}: {hub.explain(error, str(folder))}") from error
         return from_datasets(saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved), key)
-    tables = {}
-    if (folder / "msr_paraphrase_train.txt").is_file():
-        tables = _split_by_ids(folder)
-    else:
-        for split, name in (("train", "train.tsv"), ("validation", "dev.tsv")):
-            if (folder / name).is_file():
-                tables[split] = _read_mrpc(folder / name)
-    for name in ("msr_paraphrase_test.txt", "test.tsv"):
-        if (folder / name).is_file():
-            tables["test"] = _read_mrpc(folder / name)
-            break
+    tables = _split_by_ids(folder) if (folder / MICROSOFT).is_file() else {}
+    for split, name in GLUE:
+        if split not in tables and (folder / name).is_file():
+            tables[split] = _read_mrpc(folder / name)
     if not tables:
         raise InputError(
-            f"{key}: holds neither Microsoft's msr_paraphrase_train.txt, nor GLUE's train.tsv and dev.tsv, "
-            "nor a data set saved with save_to_disk"
+            f"{key}: holds neither Microsoft's {MICROSOFT}, nor GLUE's train.tsv and dev.tsv, nor a data set saved "
+            "with save_to_disk"
         )
-    missing = MRPC_SIZES["train"] - len(tables["train"]) if "train" in tables else 0
+    missing = TRAINING_PAIRS - len(tables["train"]) if "train" in tables else 0
     if missing > 0:
         rank_zero_warn(
             f"{tables['train'].source} has {len(tables['train']):,} pairs; MRPC's training split has "
-            f"{MRPC_SIZES['train']:,}, so {missing:,} {'is' if missing == 1 else 'are'} missing. To get all, put "
-            "Microsoft's msr_paraphrase_train.txt into the folder beside GLUE's dev_ids.tsv or dev.tsv."
+            f"{TRAINING_PAIRS:,}, so {missing:,} {'is' if missing == 1 else 'are'} missing. To get all, put "
+            f"Microsoft's {MICROSOFT} into the folder beside GLUE's dev_ids.tsv or dev.tsv."
         )
     return tables
 
 
-def _read_mrpc(path: Path) -> Table:
-    """Read one of MRPC's files: tab-separated, with quote marks that are text and a byte-order mark."""
+def _read_mrpc(path: Path, *needed: str) -> Table:
+    # Tab-separated, with quote marks that are text and a byte-order mark.
     table = read_file(path, "data_dir", delimiter="\t")
-    missing = [name for name in MRPC_COLUMNS[:2] if name not in table.columns]
-    if missing:
-        raise InputError(f"{table.source}: no column {missing[0]!r}; it has {', '.join(table.columns)}")
-    columns = {"sentence1": table.columns["#1 String"], "sentence2": table.columns["#2 String"]}
-    columns["label"] = table.columns.get("Quality", [HIDDEN] * len(table))
-    columns |= {name: table.columns[name] for name in ("#1 ID", "#2 ID") if name in table.columns}
-    return Table(table.source, columns, table.lines)
+    for name in ("#1 String", "#2 String", *needed):
+        if name not in table.columns:
+            raise InputError(f"{table.source}: no column {name!r}; it has {', '.join(table.columns)}")
+    names = {"#1 String": "sentence1", "#2 String": "sentence2", "Quality": "label"}
+    columns = {names.get(name, name): values for name, values in table.columns.items() if name != "index"}
+    return Table(table.source, {"label": [HIDDEN] * len(table), **columns}, table.lines)
+
+
+def _ids(table: Table) -> list[tuple[str, str]]:
+    return [*zip(table.columns["#1 ID"], table.columns["#2 ID"], strict=True)]
 
 
 def _split_by_ids(folder: Path) -> dict[str, Table]:
-    everything = _read_mrpc(folder / "msr_paraphrase_train.txt")
+    everything = _read_mrpc(folder / MICROSOFT, "#1 ID", "#2 ID")
     if (folder / "dev_ids.tsv").is_file():
         lines = (folder / "dev_ids.tsv").read_text(encoding="utf-8-sig", errors="replace").splitlines()
         held_out = {tuple(line.split("\t")[:2]) for line in lines}
     elif (folder / "dev.tsv").is_file():
-        held_out = set(_ids(_read_mrpc(folder / "dev.tsv")))
+        held_out = set(_ids(_read_mrpc(folder / "dev.tsv", "#1 ID", "#2 ID")))
     else:
         raise InputError(
-            f"data.data_dir {folder}: msr_paraphrase_train.txt needs GLUE's dev_ids.tsv or dev.tsv beside it, "
-            "which says which of its pairs are for validation"
+            f"data.data_dir {folder}: {MICROSOFT} needs GLUE's dev_ids.tsv or dev.tsv beside it, which says which of "
+            "its pairs are for validation"
         )
     rows: dict[str, list[int]] = {"train": [], "validation": []}
     for row, ids in enumerate(_ids(everything)):
@@ -175,13 +173,6 @@ def _split_by_ids(folder: Path) -> dict[str, Table]:
     if not rows["validation"]:
         raise InputError(f"{everything.source}: none of its ids stands in GLUE's list of validation pairs beside it")
     return {split: everything.select(chosen) for split, chosen in rows.items()}
-
-
-def _ids(table: Table) -> Iterator[tuple[str, str]]:
-    for name in ("#1 ID", "#2 ID"):
-        if name not in table.columns:
-            raise InputError(f"{table.source}: no column {name!r}, which tells training from validation pairs")
-    return zip(table.columns["#1 ID"], table.columns["#2 ID"], strict=True)
 
 
 def check(table: Table, columns: Sequence[str], label_names: list[str], labelled: bool) -> Dataset:
@@ -212,9 +203,11 @@ def check(table: Table, columns: Sequence[str], label_names: list[str], labelled
         for row, sentence in enumerate(table.columns[name]):
             if not isinstance(sentence, str) or not sentence.strip():
                 raise InputError(f"{table.where(row)}: {name} is empty or no text ({sentence!r})")
+            if SURROGATE.search(sentence):  # half of a character that takes two, as JSON can have it
+                raise InputError(f"{table.where(row)}: holds half a character, and is no text")
     numbers = table.columns.get("idx", range(table.first_row, table.first_row + len(table)))
     for row, number in enumerate(numbers):
-        if not re.fullmatch(r"-?\d+", str(number)):
+        if not re.fullmatch(r"-?\d{1,18}", str(number)):
             raise InputError(f"{table.where(row)}: idx {number!r} is no whole number; give the column another name")
     features = {"sentence1": Value("string"), "sentence2": Value("string"), "idx": Value("int64")}
     values = {name: table.columns[column] for name, column in zip(COLUMNS[:2], columns, strict=False)}
@@ -222,57 +215,44 @@ def check(table: Table, columns: Sequence[str], label_names: list[str], labelled
     if labelled:
         features["label"] = ClassLabel(names=label_names)
         values["label"] = _labels(table, columns[2], label_names)
-    try:
-        return Dataset.from_dict(values, Features(features))
-    except UnicodeEncodeError as error:  # half of a character that takes two, as JSON can have it
-        row = next(row for row, pair in enumerate(zip(*list(values.values())[:2], strict=True)) if broken(pair))
-        raise InputError(f"{table.where(row)}: holds half a character, and is no text") from error
-    except (OverflowError, ArrowException) as error:
-        raise InputError(f"{table.source}: {' '.join(str(error).split())}") from error
-
-
-def broken(sentences: Sequence[str]) -> bool:
-    """Say whether sentences cannot be written as UTF-8."""
-    try:
-        "".join(sentences).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+    return Dataset.from_dict(values, Features(features))
 
 
 def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:
-    raw = table.columns[column]
-    own_names = table.class_names.get(column)
+    raw, own_names = table.columns[column], table.class_names.get(column)
     if own_names not in (None, label_names):
         raise InputError(f"{table.source}: {_naming(own_names, label_names)}")
     names = [_spelling(name) for name in label_names]
-    if own_names or not {"0", "1"} & set(names):  # else a number is a class's name
-        names = ["0", "1"] if own_names else [*names, "0", "1"]
+    if own_names:
+        names = ["0", "1"]  # the source's own numbers
+    elif not {"0", "1"} & {*names}:  # else a number is a class's name
+        names += ["0", "1"]
     classes = {name: place % 2 for place, name in enumerate(names)}
-    labels = []
-    for row, value in enumerate(raw):
-        spelling = _spelling(value)
-        if spelling in classes:
-            labels.append(classes[spelling])
-        elif spelling == str(HIDDEN):
-            raise InputError(
-                f"{table.where(row)}: the label is -1, which means hidden: this split cannot be scored. "
-                "Score another split with data.test_split, or write predictions with `predict`"
-            )
-        elif value is None or not spelling:
-            raise InputError(f"{table.where(row)}: the label is missing")
-        elif re.fullmatch(r"-?\d*\.\d+", str(value).strip()):
-            raise InputError(
-                f"{table.where(row)}: label {value!r} is a score, not a class: cut it at a threshold first"
-            )
-        else:
-            advice = _naming(sorted({str(value) for value in raw}), label_names)
-            raise InputError(f"{table.where(row)}: label {value!r} is neither 0, 1 nor one of {label_names}; {advice}")
+    labels = [classes.get(_spelling(value)) for value in raw]
+    for row, label in enumerate(labels):
+        if label is None:
+            raise InputError(_no_class(table, row, raw, label_names))
     return labels
 
 
+def _no_class(table: Table, row: int, raw: Sequence[Any], label_names: list[str]) -> str:
+    found = sorted({str(value).strip() for value in raw})
+    if _spelling(raw[row]) == str(HIDDEN):
+        return (
+            f"{table.where(row)}: the label is -1, which means hidden: this split cannot be scored. "
+            "Score another split with data.test_split, or write predictions with `predict`"
+        )
+    if raw[row] is None or not str(raw[row]).strip():
+        return f"{table.where(row)}: the label is missing"
+    if SCORE.fullmatch(str(raw[row]).strip()):
+        row = next(row for row, value in enumerate(raw) if SCORE.fullmatch(str(value).strip()))
+        return f"{table.where(row)}: label {raw[row]!r} is a score, not a class: cut it at a threshold first"
+    advice = _naming(found, label_names)
+    return f"{table.where(row)}: label {raw[row]!r} is neither 0, 1 nor one of {label_names}; {advice}"
+
+
 def _spelling(value: Any) -> str:
-    """Return one spelling for all spellings of a label: 1, "1", "1.0" and True are the same."""
+    # 1, "1", "1.0" and True are one label.
     text = {"False": "0", "True": "1"}.get(str(value).strip(), str(value).strip())
     try:
         return str(int(float(text))) if float(text).is_integer() else text
@@ -283,8 +263,8 @@ def _spelling(value: Any) -> str:
 def _naming(found: list[str], label_names: list[str]) -> str:
     if len(found) != 2:
         return f"the column has {', '.join(found[:9])}; there can be two classes only: {' or '.join(label_names)}"
+    first, second = (json.dumps(names, ensure_ascii=False) for names in (found, found[::-1]))
     return (
         f"its labels are {found[0]!r} and {found[1]!r}, not {label_names[0]!r} and {label_names[1]!r}; name the "
-        f"positive class last: model.label_names '{json.dumps(found, ensure_ascii=False)}' or "
-        f"'{json.dumps(found[::-1], ensure_ascii=False)}'"
+        f"positive class last: model.label_names '{first}' or '{second}'"
     )
