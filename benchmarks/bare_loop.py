@@ -6,6 +6,7 @@ keep_memory()
 
 import torch  # noqa: E402
 from clock import Clock, options, read_pairs, scores  # noqa: E402
+from mrpc_lightning.cli.settings import choose_precision  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 from torch.nn.utils import clip_grad_norm_  # noqa: E402
 from transformers import (  # noqa: E402
@@ -14,7 +15,6 @@ from transformers import (  # noqa: E402
     DataCollatorWithPadding,
 )
 
-from mrpc_lightning.cli.settings import choose_precision  # noqa: E402
 from mrpc_lightning.nn.optim import linear_schedule, parameter_groups  # noqa: E402
 from mrpc_lightning.nn.speedups import make_fast  # noqa: E402
 from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches  # noqa: E402
