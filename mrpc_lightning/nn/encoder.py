@@ -61,7 +61,7 @@ def load_encoder(
                 output_loading_info=True,
                 **trusted,
             )
-            _check_weights(model, found, key, head)
+            check_weights(model, found, key, head)
         else:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     except InputError:
@@ -77,7 +77,7 @@ def load_encoder(
 
 def restore_encoder(encoder_config: dict[str, Any]) -> PreTrainedModel:
     """Make an encoder from the configuration that a checkpoint holds, without a network."""
-    values = _without_code(encoder_config)
+    values = without_code(encoder_config)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     encoder: PreTrainedModel = AutoModelForSequenceClassification.from_config(
         config, dtype=torch.float32, trust_remote_code=False
@@ -98,13 +98,13 @@ def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None)
         raise InputError(f"data.max_length {max_length}{rounded}: the encoder takes {positions} tokens at most")
 
 
-def _without_code(value: Any) -> Any:
+def without_code(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_code(one) for name, one in value.items() if not NAMES_CODE.fullmatch(str(name))}
-    return [_without_code(one) for one in value] if isinstance(value, list | tuple) else value
+        return {name: without_code(one) for name, one in value.items() if not NAMES_CODE.fullmatch(str(name))}
+    return [without_code(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _check_weights(model: PreTrainedModel, found: dict[str, Any], key: str, head: bool) -> None:
+def check_weights(model: PreTrainedModel, found: dict[str, Any], key: str, head: bool) -> None:
     # The head's may be missing, and the pooler's with it: encoders that learned from masked words alone have none.
     random = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
     encoder = [name for name in random if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
