@@ -164,6 +164,8 @@ class MRPCDataModule(LightningDataModule):
         Raises:
             InputError: If there is no such split, its pairs are not in order, or fewer than processes.
         """
+        if stage == "predict" and self.tokens:
+            return  # a Trainer says so even where it was given another split's batches; `predict_dataloader` reads them
         processes = self.trainer.world_size if self.trainer is not None else 1
         for split in self._splits(stage):
             if split not in self.tokens:
@@ -243,6 +245,8 @@ class MRPCDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the batches to predict; their sampler knows which rows they have."""
+        if self.tokens and "predict" not in self.tokens:
+            self.add("predict", self.read("predict"))
         return self.scoring_dataloader("predict")
 
     def scoring_dataloader(self, split: str) -> DataLoader[Any]:

@@ -85,9 +85,7 @@ class ParaphraseClassifier(LightningModule):
             if value < 0:
                 raise InputError(f"model.{name} {value:g}: must not be negative")
         if learning_rate > 1:
-            raise InputError(
-                f"model.learning_rate {learning_rate:g}: at most 1; 2e-5 to 5e-5 suit pretrained weights"
-            )
+            raise InputError(f"model.learning_rate {learning_rate:g}: at most 1; 2e-5 to 5e-5 suit pretrained weights")
         for name, share in (("hidden_dropout", hidden_dropout), ("attention_dropout", attention_dropout)):
             if share is not None and not 0 <= share < 1:
                 raise InputError(f"model.{name} {share:g}: a share, from 0 to below 1")
