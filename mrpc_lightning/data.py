@@ -39,8 +39,7 @@ class MRPCDataModule(LightningDataModule):
         symmetric: Score each pair in both orders of its sentences. On the command line, from `model.symmetric`.
         dataset_name: A data set on the Hub, or "demo" for the embedded corpus.
         dataset_config: The data set's configuration, if it has several.
-        data_dir: A folder of MRPC's own files, in Microsoft's or GLUE's layout, or one that
-            `save_to_disk` wrote.
+        data_dir: A folder of MRPC's own files, in Microsoft's or GLUE's layout, or one that `save_to_disk` wrote.
         train_file: A CSV, TSV, JSON lines or Parquet file of training pairs.
         validation_file: The same for validation. Without it a share of `train_file` is held out.
         test_file: The same for `test`.
@@ -48,8 +47,7 @@ class MRPCDataModule(LightningDataModule):
         sentence1_column: Column of the first sentence, in files and data sets.
         sentence2_column: Column of the second sentence.
         label_column: Column of the label: 0 and 1, or the class's name.
-        validation_share: Share of `train_file` to hold out, each class in proportion, where there is no
-            `validation_file`.
+        validation_share: Share of `train_file` to hold out, each class in proportion, without a `validation_file`.
         split_seed: Seed of that split: the same file and seed give the same pairs.
         test_split: The split that `test` scores. Unset: "test" if there is a `test_file`, else "validation".
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
@@ -156,10 +154,7 @@ class MRPCDataModule(LightningDataModule):
             sources.read_hub(values["dataset_name"], values["dataset_config"])
 
     def setup(self, stage: str) -> None:
-        """Read, check and tokenize the splits that a stage needs.
-
-        Args:
-            stage: "fit", "validate", "test" or "predict".
+        """Read, check and tokenize the splits that a stage ("fit", "validate", "test" or "predict") needs.
 
         Raises:
             InputError: If there is no such split, its pairs are not in order, or fewer than processes.
@@ -182,13 +177,7 @@ class MRPCDataModule(LightningDataModule):
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     def add(self, split: str, pairs: Dataset, cache: bool = False) -> None:
-        """Tokenize pairs and let them be a split's.
-
-        Args:
-            split: "train", "validation", "test" or "predict".
-            pairs: The pairs, as `check` returns them.
-            cache: Whether a later run may need their tokens.
-        """
+        """Tokenize pairs, as `check` returns them, and let them be a split's; `cache` keeps tokens for a later run."""
         self.load_tokenizer()
         self.pairs[split] = pairs
         self.tokens[split], self.cut[split] = self._tokenize(pairs, cache)
@@ -196,9 +185,6 @@ class MRPCDataModule(LightningDataModule):
 
     def read(self, split: str) -> Dataset:
         """Return a split's pairs, checked, as `sources.check` gives them.
-
-        Args:
-            split: "train", "validation", "test" or "predict".
 
         Raises:
             InputError: If there is no such split, or its pairs are not in order.
@@ -247,6 +233,7 @@ class MRPCDataModule(LightningDataModule):
         """Return the batches to predict; their sampler knows which rows they have."""
         if self.tokens and "predict" not in self.tokens:
             self.add("predict", self.read("predict"))
+            self._tables.clear()
         return self.scoring_dataloader("predict")
 
     def scoring_dataloader(self, split: str) -> DataLoader[Any]:
@@ -264,7 +251,9 @@ class MRPCDataModule(LightningDataModule):
             "batches_done": batches.processed if mid_epoch else 0,
             "order_seed": self._order_seed,
         }
-        self._digests = self._digests or {split: sources.digest(self.pairs[split]) for split in NEEDED["fit"]}
+        self._digests = self._digests or {
+            split: sources.digest(self.pairs[split]) for split in NEEDED["fit"] if split in self.pairs
+        }
         return {"tokenizer": self.tokenizer_files, "position": position, "digests": self._digests}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -278,11 +267,7 @@ class MRPCDataModule(LightningDataModule):
         self._position = dict(state_dict["position"])
 
     def other_pairs(self, state_dict: Mapping[str, Any]) -> list[str]:
-        """Name the splits that are set up and whose pairs are not those of the run.
-
-        Args:
-            state_dict: The run's state of the data, as a checkpoint has it.
-        """
+        """Name the splits that are set up and whose pairs are not those of the run whose checkpoint has this state."""
         saved = state_dict["digests"].items()
         return [name for name, digest in saved if name in self.pairs and sources.digest(self.pairs[name]) != digest]
 
@@ -294,14 +279,11 @@ class MRPCDataModule(LightningDataModule):
 
     def _read_all(self) -> dict[str, Table]:
         values = self.hparams
-        if self._tables:
-            pass
-        elif values["train_file"]:
+        if not self._tables and values["train_file"]:
             self._tables = {"train": read_file(Path(values["train_file"]), "train_file")}
-        elif values["data_dir"]:
+        elif not self._tables and values["data_dir"]:
             self._tables = sources.read_folder(Path(values["data_dir"]))
-        else:
-            self._tables = sources.read_hub(values["dataset_name"], values["dataset_config"])
+        self._tables = self._tables or sources.read_hub(values["dataset_name"], values["dataset_config"])
         return self._tables
 
     def _tokenize(self, pairs: Dataset, cache: bool) -> tuple[Dataset, int]:

@@ -1,12 +1,12 @@
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from helpers import HEADER, ROWS, make_rows, write_csv, write_mrpc
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs import sources
 from mrpc_lightning.pairs.files import read_chunks, read_file
 from mrpc_lightning.pairs.sources import COLUMNS, check, hold_out, read_folder, read_hub
 
@@ -181,7 +181,7 @@ def test_pairs_that_come_once_are_held_out_as_datasets_does_it(seed: int) -> Non
 
 @pytest.mark.parametrize("name", ["pandas", "csv", "text", "./folder", "/folder", "../x", "a/b/c", "a/.."])
 def test_no_name_but_a_data_set_of_an_owner_on_the_hub_is_looked_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "load_dataset", lambda *_: pytest.fail("it was looked up"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: pytest.fail("it was looked up"))
     with pytest.raises(InputError, match="^data.dataset_name .*: give its owner as well, as in nyu-mll/glue"):
         read_hub(name, None)
 
