@@ -23,7 +23,8 @@ SHAPES = 1024  # of batches that may be compiled; PyTorch's own limit is 8, beyo
 def make_fast(model: PreTrainedModel, device: torch.device, compiled: bool = False) -> None:
     """Let an encoder compute the same in less time; leave it as it is, with a warning, should it compute otherwise.
 
-    Its weights and their names stay as they are. Where training is `compiled`, PyTorch makes the rest fast.
+    Its weights and their names stay as they are, but `model.base_model` may return the first token's state alone. Where
+    training is `compiled`, PyTorch makes the rest fast.
     """
     make_plain(model)
     config: Any = model.config
