@@ -28,9 +28,7 @@ class MRPCDataModule(LightningDataModule):
     """Sentence pairs, tokenized together, in batches that are padded to their longest pair.
 
     Pairs come from the Hub; or from `data_dir`; or from a user's files. A file that is named for a split goes before
-    the other two. Each batch is a dictionary of `input_ids`, `attention_mask` and, where the tokenizer has them,
-    `token_type_ids`, of shape (batch, tokens), and `labels` of shape (batch,), which prediction does without. With
-    `symmetric`, tokens of pairs to score are of shape (batch, 2 orders, tokens).
+    the other two. Batches are as `ParaphraseClassifier` has them.
 
     Args:
         model_name: The encoder whose tokenizer is used. On the command line it comes from `model.model_name`.
@@ -39,8 +37,7 @@ class MRPCDataModule(LightningDataModule):
         symmetric: Score each pair in both orders of its sentences. On the command line, from `model.symmetric`.
         dataset_name: A data set on the Hub, or "demo" for the embedded corpus.
         dataset_config: The data set's configuration, if it has several.
-        data_dir: A folder of MRPC's own files, in Microsoft's or GLUE's layout, or one that
-            `save_to_disk` wrote.
+        data_dir: A folder of MRPC's own files, in Microsoft's or GLUE's layout, or one that `save_to_disk` wrote.
         train_file: A CSV, TSV, JSON lines or Parquet file of training pairs.
         validation_file: The same for validation. Without it a share of `train_file` is held out.
         test_file: The same for `test`.
@@ -48,8 +45,7 @@ class MRPCDataModule(LightningDataModule):
         sentence1_column: Column of the first sentence, in files and data sets.
         sentence2_column: Column of the second sentence.
         label_column: Column of the label: 0 and 1, or the class's name.
-        validation_share: Share of `train_file` to hold out, each class in proportion, where there is no
-            `validation_file`.
+        validation_share: Share of `train_file` to hold out, each class in proportion, without a `validation_file`.
         split_seed: Seed of that split: the same file and seed give the same pairs.
         test_split: The split that `test` scores. Unset: "test" if there is a `test_file`, else "validation".
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
@@ -97,10 +93,8 @@ class MRPCDataModule(LightningDataModule):
             if values[name] is not None and values[name] < least:
                 raise InputError(f"data.{name} {values[name]}: must be at least {least}")
         if len({sentence1_column, sentence2_column, label_column}) < 3:
-            raise InputError(
-                f"data.sentence1_column {sentence1_column}, data.sentence2_column {sentence2_column}, "
-                f"data.label_column {label_column}: three columns, and two of them are the same"
-            )
+            columns = ", ".join(f"data.{name}_column {values[f'{name}_column']}" for name in sources.COLUMNS)
+            raise InputError(f"{columns}: three columns, and two of them are the same")
         if not 0 < validation_share < 1:
             raise InputError(f"data.validation_share {validation_share:g}: must lie between 0 and 1")
         if data_dir and train_file:
@@ -112,9 +106,9 @@ class MRPCDataModule(LightningDataModule):
         self.cut: dict[str, int] = {}  # pairs longer than max_length, by split
         self._swapped: dict[str, Dataset] = {}  # word pieces of pairs whose sentences are swapped
         self._tables: dict[str, Table] = {}
+        self._digests: dict[str, str] = {}
         self._position: dict[str, int] = {}  # where training is resumed, after a checkpoint was loaded
         self._order_seed = 0
-        self._digests: dict[str, str] = {}
 
     __init__.__doc__ = __doc__  # help(MRPCDataModule.__init__) would show Lightning's
 
@@ -137,10 +131,8 @@ class MRPCDataModule(LightningDataModule):
         if self.tokenizer is None:
             self.tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"model.model_name {name}")
         if length > (most := self.tokenizer.model_max_length):
-            default = ", the default" if length == 128 else ""
-            raise InputError(
-                f"data.max_length {length}{default}: {name} takes {most} tokens at most; set data.max_length {most}"
-            )
+            given = f"data.max_length {length}{', the default' * (length == 128)}"
+            raise InputError(f"{given}: {name} takes {most} tokens at most; set data.max_length {most}")
         self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
         return self.tokenizer
 
@@ -156,14 +148,13 @@ class MRPCDataModule(LightningDataModule):
             sources.read_hub(values["dataset_name"], values["dataset_config"])
 
     def setup(self, stage: str) -> None:
-        """Read, check and tokenize the splits that a stage needs.
-
-        Args:
-            stage: "fit", "validate", "test" or "predict".
+        """Read, check and tokenize the splits that a stage ("fit", "validate", "test" or "predict") needs.
 
         Raises:
             InputError: If there is no such split, its pairs are not in order, or fewer than processes.
         """
+        if stage == "predict" and self.tokens:
+            return  # a Trainer says so even where it was given another split's batches; `predict_dataloader` reads them
         processes = self.trainer.world_size if self.trainer is not None else 1
         for split in self._splits(stage):
             if split not in self.tokens:
@@ -171,22 +162,14 @@ class MRPCDataModule(LightningDataModule):
             if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
                 raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
             if len(self.pairs[split]) < processes:
-                raise InputError(
-                    f"{self.source(split)}: too few {split} pairs ({len(self.pairs[split])}) for {processes} "
-                    "processes; give fewer trainer.devices"
-                )
+                few = f"too few {split} pairs ({len(self.pairs[split])}) for {processes} processes"
+                raise InputError(f"{self.source(split)}: {few}; give fewer trainer.devices")
         self._tables.clear()
         # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     def add(self, split: str, pairs: Dataset, cache: bool = False) -> None:
-        """Tokenize pairs and let them be a split's.
-
-        Args:
-            split: "train", "validation", "test" or "predict".
-            pairs: The pairs, as `check` returns them.
-            cache: Whether a later run may need their tokens.
-        """
+        """Tokenize pairs, as `check` returns them, and let them be a split's; `cache` keeps tokens for a later run."""
         self.load_tokenizer()
         self.pairs[split] = pairs
         self.tokens[split], self.cut[split] = self._tokenize(pairs, cache)
@@ -195,17 +178,13 @@ class MRPCDataModule(LightningDataModule):
     def read(self, split: str) -> Dataset:
         """Return a split's pairs, checked, as `sources.check` gives them.
 
-        Args:
-            split: "train", "validation", "test" or "predict".
-
         Raises:
             InputError: If there is no such split, or its pairs are not in order.
         """
-        values, name = self.hparams, self._name(split)
-        labelled = split != "predict"
+        values, name, labelled = self.hparams, self._name(split), split != "predict"
         if name != "train" and (path := values[f"{name}_file"]):
             return self.check(read_file(Path(path), f"{name}_file"), labelled)
-        tables = self._read_all()
+        tables = self._tables = self._tables or self._read_all()
         held_out = "train" in tables and "validation" not in tables and not values["validation_file"]
         if held_out and name in ("train", "validation"):
             if name == "validation" and not values["train_file"]:
@@ -213,10 +192,8 @@ class MRPCDataModule(LightningDataModule):
             share, seed = values["validation_share"], values["split_seed"]
             return sources.hold_out(self.check(tables["train"]), share, seed, self.source(split))[name]
         if name not in tables:
-            raise InputError(
-                f"{self.source(split)} has no {name} split, only {', '.join(tables)}: "
-                f"name a file of pairs with data.{split}_file"
-            )
+            found = f"no {name} split, only {', '.join(tables)}"
+            raise InputError(f"{self.source(split)} has {found}: name a file of pairs with data.{split}_file")
         return self.check(tables[name], labelled)
 
     def check(self, table: Table, labelled: bool = True) -> Dataset:
@@ -243,6 +220,9 @@ class MRPCDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the batches to predict; their sampler knows which rows they have."""
+        if self.tokens and "predict" not in self.tokens:
+            self.add("predict", self.read("predict"))
+            self._tables.clear()
         return self.scoring_dataloader("predict")
 
     def scoring_dataloader(self, split: str) -> DataLoader[Any]:
@@ -255,12 +235,11 @@ class MRPCDataModule(LightningDataModule):
         loop: Any = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
         mid_epoch = batches.processed < self.trainer.num_training_batches
-        position = {
-            "epoch": epochs.started - mid_epoch,
-            "batches_done": batches.processed if mid_epoch else 0,
-            "order_seed": self._order_seed,
+        position = {"epoch": epochs.started - mid_epoch, "batches_done": batches.processed * mid_epoch}
+        position["order_seed"] = self._order_seed
+        self._digests = self._digests or {
+            split: sources.digest(self.pairs[split]) for split in NEEDED["fit"] if split in self.pairs
         }
-        self._digests = self._digests or {split: sources.digest(self.pairs[split]) for split in NEEDED["fit"]}
         return {"tokenizer": self.tokenizer_files, "position": position, "digests": self._digests}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -274,11 +253,7 @@ class MRPCDataModule(LightningDataModule):
         self._position = dict(state_dict["position"])
 
     def other_pairs(self, state_dict: Mapping[str, Any]) -> list[str]:
-        """Name the splits that are set up and whose pairs are not those of the run.
-
-        Args:
-            state_dict: The run's state of the data, as a checkpoint has it.
-        """
+        """Name the splits that are set up and whose pairs are not those of the run whose checkpoint has this state."""
         saved = state_dict["digests"].items()
         return [name for name, digest in saved if name in self.pairs and sources.digest(self.pairs[name]) != digest]
 
@@ -290,15 +265,11 @@ class MRPCDataModule(LightningDataModule):
 
     def _read_all(self) -> dict[str, Table]:
         values = self.hparams
-        if self._tables:
-            pass
-        elif values["train_file"]:
-            self._tables = {"train": read_file(Path(values["train_file"]), "train_file")}
-        elif values["data_dir"]:
-            self._tables = sources.read_folder(Path(values["data_dir"]))
-        else:
-            self._tables = sources.read_hub(values["dataset_name"], values["dataset_config"])
-        return self._tables
+        if values["train_file"]:
+            return {"train": read_file(Path(values["train_file"]), "train_file")}
+        if values["data_dir"]:
+            return sources.read_folder(Path(values["data_dir"]))
+        return sources.read_hub(values["dataset_name"], values["dataset_config"])
 
     def _tokenize(self, pairs: Dataset, cache: bool) -> tuple[Dataset, int]:
         files = self.tokenizer_files if cache else None

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mrpc_lightning.errors import InputError
@@ -19,16 +20,12 @@ from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
 from mrpc_lightning.pairs.tokens import lengths, swap, tokenize, unpack
 
 __all__ = ["COUNTS", "METRICS", "ParaphraseClassifier", "Prediction"]
+ENCODER = ("model_name", "revision", "pretrained", "label_names")
 SHARED = ("model_name", "revision", "label_names", "symmetric")  # with the data module
 
 
 class Prediction(NamedTuple):
-    """What a model says of a pair.
-
-    Attributes:
-        label: Name of the class with the higher probability.
-        probabilities: Probability of each class by name.
-    """
+    """What a model says of a pair: the name of the likelier class, and each class's probability by name."""
 
     label: str
     probabilities: dict[str, float]
@@ -40,9 +37,6 @@ class ParaphraseClassifier(LightningModule):
     A batch is a dictionary: `input_ids` and `attention_mask`, and `token_type_ids` where the encoder has them, of
     shape (batch, tokens), and `labels` of shape (batch,). Where pairs are scored in both orders of their sentences, the
     tokens are of shape (batch, 2 orders, tokens).
-
-    A Trainer makes the encoder fast (`make_fast`): from then on `model.base_model` returns states of the first token
-    alone, where that is all that the head looks at.
 
     Args:
         model_name: An encoder on the Hugging Face Hub, a local folder, or "demo" for the embedded one. Any that
@@ -78,9 +72,7 @@ class ParaphraseClassifier(LightningModule):
     ) -> None:
         super().__init__()
         if len(set(label_names)) != 2 or len(label_names) != 2:
-            raise InputError(
-                f"model.label_names {label_names}: two classes only; give two names, the positive class last"
-            )
+            raise InputError(f"model.label_names {label_names}: two classes only; give two names, the positive last")
         for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("warmup", warmup)):
             if value < 0:
                 raise InputError(f"model.{name} {value:g}: must not be negative")
@@ -113,11 +105,10 @@ class ParaphraseClassifier(LightningModule):
             InputError: If the checkpoint's values are of another kind, or its weights do not fit them.
         """
         try:
-            hparams = {**content["hyper_parameters"], **values}
-            for name, value in hparams.items():
+            for name, value in content["hyper_parameters"].items():
                 if name not in signature(cls).parameters or not _is_plain(value):
                     raise InputError(f"its model.{name} is nothing that this model takes")
-            model = cls(**hparams)
+            model = cls(**{**content["hyper_parameters"], **values})
             model.on_load_checkpoint(content)
             model.load_state_dict(content["state_dict"])
         except InputError:
@@ -131,12 +122,8 @@ class ParaphraseClassifier(LightningModule):
     def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
         """Say of pairs of sentences whether they mean the same.
 
-        Args:
-            pairs: Pairs of sentences.
-            batch_size: Pairs that are computed together.
-
         Returns:
-            A prediction for each pair, in their order, in the precision of the run's training: bf16 or float32.
+            A prediction for each pair, in their order, computed in the precision of the run's training.
 
         Raises:
             InputError: If there is no tokenizer, or something is no pair of sentences.
@@ -183,8 +170,8 @@ class ParaphraseClassifier(LightningModule):
             self.max_length = data.hparams.get("max_length", self.max_length)
             self.autocast_dtype = torch.bfloat16 if self._trainer.precision == "bf16-mixed" else None
         if self.model is None:
-            names = ("model_name", "revision", "pretrained", "label_names", "hidden_dropout", "attention_dropout")
-            self.model = load_encoder(**{name: values[name] for name in names})
+            dropout = {name: values[name] for name in ("hidden_dropout", "attention_dropout")}
+            self.model = load_encoder(**{name: values[name] for name in ENCODER}, **dropout)
         if values["freeze_embeddings"]:
             self.model.get_input_embeddings().requires_grad_(False)
         for metrics in (self.train_metrics, self.val_metrics, self.test_metrics):
@@ -201,8 +188,8 @@ class ParaphraseClassifier(LightningModule):
         Raises:
             InputError: If it has no head for two classes, or its classes are others.
         """
-        name, label_names = self.hparams["model_name"], self.hparams["label_names"]
-        self.model = load_encoder(name, self.hparams["revision"], True, label_names, head=True)
+        values = {name: self.hparams[name] for name in ENCODER}
+        self.model = load_encoder(**{**values, "pretrained": True}, head=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the encoder's configuration, label names included, and the latest metrics beside the weights."""
@@ -213,7 +200,7 @@ class ParaphraseClassifier(LightningModule):
         checkpoint["metrics"] = dict(self.saved_metrics)
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Make the encoder from the checkpoint's configuration, and take what `predict` needs."""
+        """Make the encoder from the checkpoint's configuration, and keep what `predict` needs."""
         self.saved_metrics = dict(checkpoint.get("metrics", {}))
         if self.model is None:
             self.model = restore_encoder(checkpoint["encoder_config"])
@@ -294,6 +281,16 @@ class ParaphraseClassifier(LightningModule):
             optimizer._step_supports_amp_scaling = False  # else Lightning fears it for bf16, too
         schedule = linear_schedule(optimizer, self.hparams["warmup"], self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradients; those that FSDP has sharded by FSDP's own method, as Lightning refuses to."""
+        clip = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)
+        if clip is not None and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            clip(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
 
 def _is_plain(value: Any) -> bool:

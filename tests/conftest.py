@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of the commands that tests start; they run on all cores together
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()  # tokens that other runs left, and those of these
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the Hub by mistake fails at once, the same everywhere
 

@@ -1,13 +1,17 @@
+import inspect
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas
 import pytest
 import torch
 from helpers import make_rows, write_csv
 
 from mrpc_lightning import MRPCDataModule
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.pairs.sources import digest
 
 
 def make_data(encoder: str, **options: Any) -> MRPCDataModule:
@@ -71,7 +75,7 @@ def test_a_long_pair_is_cut_to_max_length(project: Path, encoder: str) -> None:
     write_csv(project / "long.csv", [(f"rents {n} " * 90, "rents", n % 2) for n in range(24)])
     data = make_data(encoder, train_file="long.csv", max_length=20)
     assert max(map(len, data.tokens["train"]["input_ids"])) == 20
-    with pytest.raises(InputError, match=r"data.max_length 65: .* takes 64 tokens at most"):
+    with pytest.raises(InputError, match=r"data.max_length 65: .* takes 64 tokens at most; set data.max_length 64"):
         make_data(encoder, train_file="long.csv", max_length=65)
 
 
@@ -137,6 +141,15 @@ def test_without_a_predict_file_the_test_pairs_are_predicted(project: Path, enco
     assert len(data.pairs["predict"]) == 25 and "labels" not in data.tokens["predict"].column_names
 
 
+def test_pairs_to_predict_are_read_when_they_are_asked_for_by_a_trainer_that_did_something_else_before(
+    project: Path, encoder: str
+) -> None:
+    data = make_data(encoder, predict_file="train.csv", **FILES)
+    data.setup("predict")
+    assert "predict" not in data.pairs
+    assert sum(len(batch["input_ids"]) for batch in data.predict_dataloader()) == 60
+
+
 def test_a_folder_without_training_pairs_says_so(project: Path, encoder: str) -> None:
     (project / "test.tsv").write_text("index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tA .\tB .\n")
     with pytest.raises(InputError, match=r"has no train split, only test: .*data.train_file"):
@@ -148,3 +161,82 @@ def test_workers_give_the_same_batches(project: Path, encoder: str) -> None:
     alone, helped = (make_data(encoder, num_workers=workers, **files).val_dataloader() for workers in (0, 2))
     for first, second in zip(alone, helped, strict=True):
         torch.testing.assert_close(dict(first), dict(second), rtol=0, atol=0)
+
+
+FILES = {"train_file": "train.csv", "validation_file": "validation.csv"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_batches_are_plain_dictionaries_and_both_orders_come_where_they_are_asked_for(
+    symmetric: bool, workers: int, project: Path, encoder: str
+) -> None:
+    data = make_data(encoder, symmetric=symmetric, num_workers=workers, **FILES)
+    rows = make_rows(25, seed=1)
+    for loader in (data.val_dataloader(), data.test_dataloader(), data.scoring_dataloader("validation")):
+        seen = []
+        for batch, numbers in zip(loader, loader.sampler, strict=True):
+            assert type(batch) is dict and batch["labels"].tolist() == [rows[row][2] for row in numbers]
+            assert batch["input_ids"].shape[:-1] == ((len(numbers), 2) if symmetric else (len(numbers),))
+            for tokens, row in zip(batch["input_ids"], numbers, strict=True):
+                for order, ids in enumerate(tokens if symmetric else [tokens]):
+                    expected = data.load_tokenizer()(*rows[row][:2][:: -1 if order else 1])["input_ids"]
+                    assert ids[: len(expected)].tolist() == expected and not ids[len(expected) :].any()
+            seen += numbers
+        assert sorted(seen) == [*range(25)]
+    assert next(iter(data.train_dataloader()))["input_ids"].dim() == 2
+
+
+def test_splits_whose_pairs_are_not_those_of_the_run_are_named(project: Path, encoder: str) -> None:
+    first = make_data(encoder, **FILES)
+    digests = {split: digest(first.pairs[split]) for split in ("train", "validation")}
+    assert first.other_pairs({"digests": digests}) == []
+    write_csv(project / "validation.csv", make_rows(24, seed=1))
+    changed = make_data(encoder, **FILES)
+    assert changed.other_pairs({"digests": digests}) == ["validation"]
+    with pytest.raises(InputError, match="^validation.csv: not the validation pairs that the run was started with"):
+        changed.load_state_dict({"digests": digests, "position": {}})
+    tested = MRPCDataModule(encoder, max_length=48, test_file="validation.csv", **FILES)
+    tested.setup("test")
+    assert tested.other_pairs({"digests": digests}) == [], "pairs of their own are not the run's"
+
+
+def test_batches_before_setup_are_refused_with_advice(project: Path, encoder: str) -> None:
+    data = MRPCDataModule(encoder, max_length=48, **FILES)
+    for loader in (data.train_dataloader, data.val_dataloader):
+        with pytest.raises(InputError, match=r"no \w+ pairs yet: call setup\('fit'\)"):
+            loader()
+    data.setup("validate")
+    with pytest.raises(InputError, match=r"no train pairs yet: call setup\('fit'\)"):
+        data.train_dataloader()
+    data = MRPCDataModule(encoder, max_length=48, **FILES)
+    with pytest.raises(InputError, match=r"no predict pairs yet: call setup\('predict'\)"):
+        data.predict_dataloader()
+
+
+@pytest.mark.parametrize("name", ["train_file", "predict_file", "data_dir"])
+def test_a_table_in_memory_is_refused_in_plain_words(name: str, project: Path) -> None:
+    with pytest.raises(InputError, match=f"data.{name}: a DataFrame is no path; write it to a file"):
+        MRPCDataModule("demo", **{name: pandas.read_csv("train.csv")})
+
+
+def test_paths_may_be_path_objects(project: Path, encoder: str) -> None:
+    data = make_data(encoder, train_file=project / "train.csv", validation_file=project / "validation.csv")
+    assert len(data.pairs["train"]) == 60 and data.hparams["train_file"] == str(project / "train.csv")
+
+
+def test_fewer_pairs_than_processes_are_refused_whenever_the_processes_are_known(project: Path, encoder: str) -> None:
+    data = make_data(encoder, **FILES)
+    data.trainer = SimpleNamespace(world_size=26)  # type: ignore[assignment]  # what it asks for
+    with pytest.raises(InputError, match=r"^validation.csv: too few validation pairs \(25\) for 26 processes"):
+        data.setup("fit")
+
+
+def test_a_length_that_nobody_gave_is_said_to_be_the_default(project: Path) -> None:
+    message = "data.max_length 128, the default: demo takes 64 tokens at most; set data.max_length 64"
+    with pytest.raises(InputError, match=message):
+        MRPCDataModule("demo", **FILES).setup("fit")
+
+
+def test_the_help_of_the_constructor_is_the_classs() -> None:
+    assert "train_file: A CSV" in (inspect.getdoc(MRPCDataModule.__init__) or "")

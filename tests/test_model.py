@@ -1,3 +1,4 @@
+import inspect
 import shutil
 import socket
 from pathlib import Path
@@ -128,7 +129,8 @@ def test_random_weights_are_random_and_of_the_same_shape(encoder: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_names": ["yes"]}, "model.label_names"),
+        ({"label_names": ["yes"]}, "model.label_names .*: two classes only"),
+        ({"label_names": ["a", "b", "c"]}, "model.label_names .*: two classes only"),
         ({"label_names": ["yes", "yes"]}, "model.label_names"),
         ({"learning_rate": -1.0}, "model.learning_rate"),
         ({"weight_decay": -1.0}, "model.weight_decay"),
@@ -219,3 +221,178 @@ def test_the_name_alone_changes_the_encoder(tmp_path: Path, encoder: str, kind: 
     assert 0 <= trainer.callback_metrics["val_f1"] <= 1
     restored = ParaphraseClassifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     assert restored.model is not None and restored.model.config.model_type == kind
+
+
+PAIRS = [(first, second) for first, second, _ in make_rows(25, seed=1)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, encoder: str) -> tuple[ParaphraseClassifier, dict[str, Any]]:
+    """A model that Lightning's own Trainer trained for an epoch, and its checkpoint."""
+    folder = tmp_path_factory.mktemp("trained")
+    model, trainer = ParaphraseClassifier(encoder, learning_rate=1e-3), make_trainer(folder, max_epochs=1)
+    trainer.fit(model, make_data(folder, encoder))
+    trainer.save_checkpoint(folder / "a.ckpt")
+    return model, torch.load(folder / "a.ckpt", weights_only=True)
+
+
+def expected_of(model: ParaphraseClassifier, pairs: list[tuple[str, str]]) -> list[float]:
+    """What a pair's probability is when it is scored alone, by transformers alone."""
+    assert model.tokenizer is not None and model.model is not None
+    model.eval()
+    found = []
+    for first, second in pairs:
+        inputs = model.tokenizer(first, second, truncation=True, max_length=48, return_tensors="pt")
+        found.append(model.model(**inputs).logits.softmax(dim=-1)[0, 1].item())
+    return found
+
+
+def test_a_model_predicts_after_lightnings_own_fit_and_load_and_after_restore(
+    trained: tuple[ParaphraseClassifier, dict[str, Any]], tmp_path: Path
+) -> None:
+    model, content = trained
+    torch.save(content, tmp_path / "a.ckpt")
+    loaded = ParaphraseClassifier.load_from_checkpoint(tmp_path / "a.ckpt", map_location="cpu", weights_only=True)
+    for one in (model, loaded, ParaphraseClassifier.restore(content)):
+        assert one.max_length == 48 and one.autocast_dtype is None
+        predictions = one.predict(PAIRS, batch_size=7)
+        assert [p.probabilities["equivalent"] for p in predictions] == pytest.approx(expected_of(one, PAIRS), abs=1e-6)
+        for prediction in predictions:
+            assert [*prediction.probabilities] == ["not_equivalent", "equivalent"]
+            assert prediction.label == max(prediction.probabilities, key=prediction.probabilities.__getitem__)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_predicting_changes_neither_mode_nor_random_numbers(
+    mode: bool, trained: tuple[ParaphraseClassifier, dict[str, Any]]
+) -> None:
+    model = trained[0].train(mode)
+    state = torch.get_rng_state()
+    first, second = model.predict(iter(PAIRS)), model.predict(PAIRS)
+    assert first == second and model.training == mode
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.predict([]) == []
+
+
+def test_a_symmetric_model_predicts_the_mean_of_both_orders(
+    trained: tuple[ParaphraseClassifier, dict[str, Any]],
+) -> None:
+    model = ParaphraseClassifier.restore(trained[1], symmetric=True)
+    given, turned = expected_of(model, PAIRS), expected_of(model, [(second, first) for first, second in PAIRS])
+    assert max(abs(a - b) for a, b in zip(given, turned, strict=True)) > 1e-3
+    mean = [(a + b) / 2 for a, b in zip(given, turned, strict=True)]
+    assert [p.probabilities["equivalent"] for p in model.predict(PAIRS)] == pytest.approx(mean, abs=1e-6)
+
+
+def test_both_orders_are_scored_as_their_mean_and_come_apart_in_a_prediction(
+    trained: tuple[ParaphraseClassifier, dict[str, Any]], tmp_path: Path, encoder: str
+) -> None:
+    model = ParaphraseClassifier.restore(trained[1], symmetric=True)
+    data, trainer = make_data(tmp_path, encoder, symmetric=True), make_trainer(tmp_path)
+    scored = trainer.test(model, data, verbose=False)[0]
+    given, turned = expected_of(model, PAIRS), expected_of(model, [(second, first) for first, second in PAIRS])
+    mean = torch.tensor([(a + b) / 2 for a, b in zip(given, turned, strict=True)])
+    labels = torch.tensor([label for *_, label in make_rows(25, seed=1)])
+    loss = torch.nn.functional.binary_cross_entropy(mean, labels.float())
+    assert scored["test_loss"] == pytest.approx(float(loss), abs=1e-5)
+    assert scored["test_accuracy"] == pytest.approx(float(((mean > 0.5) == labels.bool()).float().mean()))
+    loader = data.scoring_dataloader("validation")
+    outputs: Any = trainer.predict(model, loader)
+    found = torch.cat(outputs)
+    assert found.shape == (25, 2, 2) and found.dtype == torch.float32
+    rows = [row for batch in loader.sampler for row in batch]
+    assert found[:, 0, 1].tolist() == pytest.approx([given[row] for row in rows], abs=1e-6)
+    assert found[:, 1, 1].tolist() == pytest.approx([turned[row] for row in rows], abs=1e-6)
+
+
+def test_a_restored_model_computes_in_the_number_format_of_its_run(
+    trained: tuple[ParaphraseClassifier, dict[str, Any]],
+) -> None:
+    half = ParaphraseClassifier.restore({**trained[1], "made_with": {"trainer_precision": "bf16-mixed"}})
+    assert half.autocast_dtype == torch.bfloat16
+    plain = ParaphraseClassifier.restore(trained[1]).predict(PAIRS)
+    shares = [[p.probabilities["equivalent"] for p in found] for found in (half.predict(PAIRS), plain)]
+    assert shares[0] != shares[1] and shares[0] == pytest.approx(shares[1], abs=0.02)
+
+
+RESHAPED = {"model.classifier.weight": torch.zeros(3, 32)}
+# name: (what of the checkpoint is another, what the line says)
+DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
+    "a stranger's class": ({"hyper_parameters": {"_instantiator": "os.system"}}, "its model._instantiator is nothing"),
+    "no plain value": ({"hyper_parameters": {"warmup": torch.zeros(2)}}, "its model.warmup is nothing that"),
+    "a list of lists": ({"hyper_parameters": {"label_names": [["a"], ["b"]]}}, "its model.label_names is nothing that"),
+    "a word for a number": ({"hyper_parameters": {"warmup": "long"}}, "its weights do not fit its own configuration"),
+    "weights of another shape": ({"state_dict": RESHAPED}, "its weights do not fit .*size mismatch"),
+    "a weight too many": ({"state_dict": {"model.x": torch.zeros(1)}}, "its weights do not fit .*Unexpected key"),
+    "an unknown encoder": ({"encoder_config": {"model_type": "foo"}}, "its weights do not fit .*foo"),
+    "no tokenizer": ({"MRPCDataModule": {"tokenizer": {"a": torch.zeros(1).byte()}}}, "the checkpoint's tokenizer: "),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_checkpoint_of_something_else_is_refused_in_one_line(
+    case: str, trained: tuple[ParaphraseClassifier, dict[str, Any]]
+) -> None:
+    changes, message = DAMAGED[case]
+    content = {**trained[1], **{key: {**trained[1][key], **values} for key, values in changes.items()}}
+    with pytest.raises(InputError, match=message) as refused:
+        ParaphraseClassifier.restore(content)
+    assert "\n" not in str(refused.value)
+    content = {key: value for key, value in trained[1].items() if key not in changes}
+    if "MRPCDataModule" not in changes:
+        with pytest.raises(InputError, match="its weights do not fit"):
+            ParaphraseClassifier.restore(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("model_name", "other"), ("revision", "v2"), ("label_names", ["a", "b"]), ("symmetric", True)]
+)
+def test_a_model_and_data_that_are_set_up_for_others_are_not_trained_together(
+    name: str, value: Any, tmp_path: Path, encoder: str
+) -> None:
+    shutil.copytree(encoder, tmp_path / "other")
+    value = str(tmp_path / "other") if name == "model_name" else value
+    data = make_data(tmp_path, **{"encoder": encoder, **({} if name == "model_name" else {name: value})})
+    if name == "model_name":
+        data = make_data(tmp_path, value)
+    with pytest.raises(InputError, match=f"data.{name} .*: the model's is .*; give both the same"):
+        make_trainer(tmp_path, max_epochs=1).fit(ParaphraseClassifier(encoder), data)
+
+
+def test_a_checkpoint_has_the_latest_metrics(trained: tuple[ParaphraseClassifier, dict[str, Any]]) -> None:
+    assert {"val_loss", "val_accuracy", "val_f1", "train_loss", "train_accuracy", "train_f1"} == {
+        *trained[1]["metrics"]
+    }
+    assert trained[0].saved_metrics == trained[1]["metrics"] == ParaphraseClassifier.restore(trained[1]).saved_metrics
+
+
+def test_the_help_of_the_constructor_is_the_classs() -> None:
+    assert "warmup: Below 1 a share" in (inspect.getdoc(ParaphraseClassifier.__init__) or "")
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_gradients_are_clipped_by_the_strategys_own_method_where_it_has_one(
+    sharded: bool, tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clipped: list[float] = []
+    if sharded:  # as FSDP's module has it
+        monkeypatch.setattr(
+            ParaphraseClassifier, "clip_grad_norm_", lambda _, value: clipped.append(value), raising=False
+        )
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def record(self: torch.optim.AdamW, closure: Any) -> Any:
+        def watched() -> Any:
+            loss = closure()
+            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norms.append(float(torch.stack([gradient.norm() for gradient in gradients]).norm()))
+            return loss
+
+        return step(self, watched)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    trainer = make_trainer(tmp_path, max_steps=2, max_epochs=1, gradient_clip_val=1e-3)
+    trainer.fit(ParaphraseClassifier(encoder), make_data(tmp_path, encoder))
+    assert clipped == [1e-3, 1e-3] * sharded and len(norms) == 2
+    assert all((norm > 0.01) if sharded else (norm == pytest.approx(1e-3, rel=1e-2)) for norm in norms)

@@ -99,12 +99,24 @@ def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None)
 
 
 def without_code(value: Any) -> Any:
+    """Return a configuration without whatever names code, at any depth."""
     if isinstance(value, dict):
         return {name: without_code(one) for name, one in value.items() if not NAMES_CODE.fullmatch(str(name))}
     return [without_code(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def check_weights(model: PreTrainedModel, found: dict[str, Any], key: str, head: bool) -> None:
+    """Check that pretrained weights fit.
+
+    Args:
+        model: The model, loaded.
+        found: What `from_pretrained` tells of its loading.
+        key: What the person gave, for the message.
+        head: Whether the head must be among them.
+
+    Raises:
+        InputError: If weights are missing, or of another shape.
+    """
     # The head's may be missing, and the pooler's with it: encoders that learned from masked words alone have none.
     random = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
     encoder = [name for name in random if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]

@@ -41,12 +41,7 @@ def warmup_steps(warmup: float, total_steps: int) -> int:
 
 
 def linear_schedule(optimizer: Optimizer, warmup: float, total_steps: float) -> LambdaLR:
-    """Raise the learning rate linearly from 0 during the warmup, then lower it linearly to 0 at the last step.
-
-    Args:
-        optimizer: The optimizer, with its peak learning rate set.
-        warmup: See `warmup_steps`.
-        total_steps: Optimizer steps of the whole run (`Trainer.estimated_stepping_batches`).
+    """Raise the learning rate linearly from 0 to its peak during the warmup, then lower it to 0 at the last step.
 
     Raises:
         InputError: If the run has no known end.

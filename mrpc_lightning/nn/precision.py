@@ -8,12 +8,8 @@ import torch
 def choose_precision(asked: str | None, accelerator: str) -> tuple[str, str]:
     """Choose mixed precision where the hardware computes in it: bf16, or fp16 on older cards; else fp32.
 
-    Args:
-        asked: `trainer.precision`, if it is set.
-        accelerator: `trainer.accelerator`.
-
     Returns:
-        The precision, and why.
+        `trainer.precision`, as asked or chosen for `trainer.accelerator`, and why.
     """
     if asked is not None:
         return asked, "as asked"
@@ -23,8 +19,7 @@ def choose_precision(asked: str | None, accelerator: str) -> tuple[str, str]:
             return "bf16-mixed", f"as {card} computes in bf16"
         return "16-mixed", f"as {card} computes in fp16, not in bf16"
     if accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        instructions = bf16_instructions()
-        if instructions:
+        if instructions := bf16_instructions():
             return "bf16-mixed", f"as this CPU computes in bf16 ({instructions})"
         return "32-true", "as this CPU has no bf16 instructions"
     return "32-true", f"the choice for accelerator {accelerator}"

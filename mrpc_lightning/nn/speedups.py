@@ -23,30 +23,28 @@ SHAPES = 1024  # of batches that may be compiled; PyTorch's own limit is 8, beyo
 def make_fast(model: PreTrainedModel, device: torch.device, compiled: bool = False) -> None:
     """Let an encoder compute the same in less time; leave it as it is, with a warning, should it compute otherwise.
 
-    Args:
-        model: An encoder with a head; its weights and their names stay as they are.
-        device: Where it will run.
-        compiled: Whether to compile its training; then PyTorch makes dropout and attention fast.
+    Its weights and their names stay as they are, but `model.base_model` may return the first token's state alone. Where
+    training is `compiled`, PyTorch makes the rest fast.
     """
     make_plain(model)
     config: Any = model.config
     plain_layers = not getattr(config, "is_decoder", False) and not getattr(config, "chunk_size_feed_forward", 0)
     first_token = config.model_type in BERT_LAYERS and plain_layers
     on_cpu = device.type == "cpu" and not compiled
-    expected = first_state(model) if first_token or (on_cpu and config.model_type in PLAIN_ATTENTION) else None
+    expected = _first_state(model) if first_token or (on_cpu and config.model_type in PLAIN_ATTENTION) else None
     try:
         if first_token:
             encoder: Any = model.base_model.encoder
             last = encoder.layer[-1].attention
             last.forward = MethodType(attend_from_first_token, last)
         if on_cpu:
-            replace_dropout(model, nn.Dropout, Dropout)
+            _replace_dropout(model, nn.Dropout, Dropout)
             if config.model_type in PLAIN_ATTENTION:
                 vars(model)["plain_attention"] = config._attn_implementation
                 config._attn_implementation = ATTENTION  # neither saved nor exported
         if expected is not None:
             tolerance = 1e-3 if model.dtype.itemsize >= 4 else 0.1
-            torch.testing.assert_close(first_state(model), expected, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(_first_state(model), expected, rtol=tolerance, atol=tolerance)
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError):  # transformers changed its layers
         make_plain(model)
         rank_zero_warn("this version of transformers is not known to the faster encoder; the plain one is used")
@@ -63,14 +61,13 @@ def make_plain(model: PreTrainedModel) -> None:
     for module in model.modules():
         if getattr(module.forward, "__func__", None) is attend_from_first_token:
             del module.forward
-    replace_dropout(model, Dropout, nn.Dropout)
+    _replace_dropout(model, Dropout, nn.Dropout)
     config: Any = model.config
     if config._attn_implementation == ATTENTION:
         config._attn_implementation = vars(model).pop("plain_attention")
 
 
-def replace_dropout(model: nn.Module, old: type[nn.Dropout], new: type[nn.Dropout]) -> None:
-    """Replace each dropout of one class by one of another, in the same mode."""
+def _replace_dropout(model: nn.Module, old: type[nn.Dropout], new: type[nn.Dropout]) -> None:
     for parent in list(model.modules()):
         for name, module in parent.named_children():
             if type(module) is old:
@@ -78,8 +75,8 @@ def replace_dropout(model: nn.Module, old: type[nn.Dropout], new: type[nn.Dropou
 
 
 @torch.no_grad()
-def first_state(model: PreTrainedModel) -> Tensor:
-    """Return the state of the first token of two sequences, of which one is padded; no random number is drawn."""
+def _first_state(model: PreTrainedModel) -> Tensor:
+    # Of two sequences, of which one is padded. No global random number is drawn.
     embeddings: Any = model.get_input_embeddings()
     device = embeddings.weight.device
     ids = torch.randint(embeddings.num_embeddings, (2, 6), generator=torch.Generator().manual_seed(0))

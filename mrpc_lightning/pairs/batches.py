@@ -156,16 +156,9 @@ def make_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """Make the loader of a split's batches; all batches, wherever they are computed, come from here.
+    """Make the loader of all batches that there are: which rows share one, or pairs a batch in the order of their rows.
 
-    Args:
-        tokens: Tokens of the pairs, as `tokenize` returns them.
-        tokenizer: What pads them.
-        batches: Which rows share a batch; or pairs a batch, in the order of their rows.
-        swapped: Tokens of the same pairs with their sentences swapped: then each pair comes in both orders.
-        pad_to_multiple_of: Round the widths of batches up to this many tokens.
-        num_workers: Processes that make batches.
-        pin_memory: Put batches where a GPU can fetch them.
+    With `swapped`, tokens of the same pairs with their sentences swapped, each pair comes in both orders.
 
     Returns:
         Batches as dictionaries: tokens of shape (batch, tokens), or (batch, 2 orders, tokens), and, where there are

@@ -50,12 +50,9 @@ class Table:
 
 
 def read_file(path: Path, key: str, delimiter: str | None = None) -> Table:
-    """Read a CSV, TSV, JSON lines or Parquet file, by its ending. A TSV file has no quoting: a quote mark is text.
+    """Read a CSV, TSV, JSON lines or Parquet file, by its ending, or as separated by `delimiter`.
 
-    Args:
-        path: The file.
-        key: The data key that names it, for messages.
-        delimiter: Read the file as separated by this, whatever its ending.
+    A TSV file has no quoting: a quote mark is text. The `key` of the data that names the file is for messages.
 
     Raises:
         InputError: If the file is missing, empty, of another kind, malformed, or not UTF-8.
@@ -118,11 +115,8 @@ def _separated(path: Path, source: str, delimiter: str) -> Rows:
                     header = row
                     _check_header(header, source, delimiter)
                 elif row and len(row) != len(header):
-                    names = ", ".join(header)
-                    raise InputError(
-                        f"{source}, line {reader.line_num}: {len(row)} fields, but the header names {len(header)} "
-                        f"({names})"
-                    )
+                    counts = f"{len(row)} fields, but the header names {len(header)} ({', '.join(header)})"
+                    raise InputError(f"{source}, line {reader.line_num}: {counts}")
                 if row:
                     yield reader.line_num, row
         except csv.Error as error:
@@ -154,7 +148,7 @@ def _json_lines(path: Path, source: str) -> Rows:
             if not keys:
                 keys = list(row)
                 yield 0, keys
-            if odd := sorted(set(row) ^ set(keys)):
+            if odd := sorted({*row} ^ {*keys}):
                 raise InputError(f"{source}, line {number}: its keys differ from the first row's ({', '.join(odd)})")
             yield number, [row[key] for key in keys]
 

@@ -7,16 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import (
-    ClassLabel,
-    Dataset,
-    DatasetDict,
-    Features,
-    Value,
-    disable_progress_bars,
-    load_dataset,
-    load_from_disk,
-)
+import datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets.exceptions import DatasetsError
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -45,9 +37,9 @@ def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", dataset_name):  # `datasets` takes other names for readers of files
         raise InputError(f"{key}: give its owner as well, as in nyu-mll/glue; a folder goes into data.data_dir")
     hub.use_cache_if_unreachable()
-    disable_progress_bars()  # of unpacking: it takes a moment
+    datasets.disable_progress_bars()  # of unpacking: it takes a moment
     try:
-        splits = load_dataset(dataset_name, dataset_config)
+        splits = datasets.load_dataset(dataset_name, dataset_config)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise InputError(f"{key}: {hub.explain(error, dataset_name)}") from error
     return from_datasets(splits, key)
@@ -117,7 +109,7 @@ def read_folder(folder: Path) -> dict[str, Table]:
         raise InputError(f"{key}: no such folder")
     if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
         try:
-            saved = load_from_disk(str(folder))
+            saved = datasets.load_from_disk(str(folder))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{key}: {hub.explain(error, str(folder))}") from error
         return from_datasets(saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved), key)
@@ -182,7 +174,7 @@ def check(table: Table, columns: Sequence[str], label_names: list[str], labelled
         table: Rows as a reader returned them.
         columns: Names of the columns of the first sentence, the second sentence and the label.
         label_names: Names of the negative and of the positive class.
-        labelled: Whether each pair needs a label; without it, labels are left out.
+        labelled: Whether each pair needs a label.
 
     Returns:
         `sentence1`, `sentence2`, `idx` (the table's own, or the row number from 0) and, if `labelled`, `label` (0, 1).
@@ -228,15 +220,14 @@ def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:
     elif not {"0", "1"} & {*names}:  # else a number is a class's name
         names += ["0", "1"]
     classes = {name: place % 2 for place, name in enumerate(names)}
-    labels = [classes.get(_spelling(value)) for value in raw]
-    for row, label in enumerate(labels):
-        if label is None:
+    spellings = [_spelling(value) for value in raw]
+    for row, spelling in enumerate(spellings):
+        if spelling not in classes:
             raise InputError(_no_class(table, row, raw, label_names))
-    return labels
+    return [classes[spelling] for spelling in spellings]
 
 
 def _no_class(table: Table, row: int, raw: Sequence[Any], label_names: list[str]) -> str:
-    found = sorted({str(value).strip() for value in raw})
     if _spelling(raw[row]) == str(HIDDEN):
         return (
             f"{table.where(row)}: the label is -1, which means hidden: this split cannot be scored. "
@@ -247,7 +238,7 @@ def _no_class(table: Table, row: int, raw: Sequence[Any], label_names: list[str]
     if SCORE.fullmatch(str(raw[row]).strip()):
         row = next(row for row, value in enumerate(raw) if SCORE.fullmatch(str(value).strip()))
         return f"{table.where(row)}: label {raw[row]!r} is a score, not a class: cut it at a threshold first"
-    advice = _naming(found, label_names)
+    advice = _naming(sorted({str(value) for value in raw}), label_names)
     return f"{table.where(row)}: label {raw[row]!r} is neither 0, 1 nor one of {label_names}; {advice}"
 
 

@@ -45,12 +45,7 @@ def tokenize(
 ) -> tuple[Dataset, int]:
     """Tokenize sentence pairs, or take what an earlier run made of the same pairs from the cache of `datasets`.
 
-    Args:
-        tokenizer: The tokenizer.
-        pairs: `sentence1`, `sentence2` and, if there are labels, `label`.
-        max_length: Tokens a pair.
-        files: The tokenizer's files, as `pack` returns them: what it does follows from them. Without them nothing is
-            cached.
+    What the tokenizer does follows from its files, as `pack` returns them; without them nothing is cached.
 
     Returns:
         The model's inputs, row for row, and the number of pairs that were cut.

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import LayerNorm
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -23,6 +24,17 @@ def test_weight_decay_spares_exactly_biases_and_layer_norm() -> None:
     assert {names[id(parameter)] for parameter in plain["params"]} == spared
     assert {names[id(parameter)] for parameter in decayed["params"]} == set(names.values()) - spared
     assert decayed["weight_decay"] == 0.01 and plain["weight_decay"] == 0.0
+
+
+def test_parameters_that_a_strategy_keeps_as_vectors_decay_all_the_same() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.RMSNorm(4), nn.Linear(4, 2, bias=False))
+    for parameter in model.parameters():
+        parameter.data = parameter.data.flatten()
+    decayed, plain = parameter_groups(model, 0.01)
+    assert [*map(id, decayed["params"])] == [id(model[0].weight), id(model[3].weight)]
+    assert [*map(id, plain["params"])] == [
+        *map(id, (model[0].bias, model[1].weight, model[1].bias, model[2].weight)),
+    ]
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.models.bert.modeling_bert import BertAttention, BertLayer
 
-from mrpc_lightning.nn.speedups import BERT_LAYERS, PLAIN_ATTENTION, Dropout, drop, make_fast
+from mrpc_lightning.nn.speedups import BERT_LAYERS, PLAIN_ATTENTION, Dropout, drop, make_fast, make_plain
 
 CPU = torch.device("cpu")
 SHAPE = {
@@ -38,7 +39,7 @@ DISTILBERT = {
 def make_encoder(kind: str, **values: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     shape = DISTILBERT if kind == "distilbert" else SHAPE
-    config = AutoConfig.for_model(kind, initializer_range=0.2, **shape, **values)
+    config = AutoConfig.for_model(kind, **{"initializer_range": 0.2, **shape, **values})
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
 
@@ -81,6 +82,79 @@ def test_the_last_layer_computes_the_first_token_alone_on_any_device(kind: str) 
     assert short.config._attn_implementation == plain.config._attn_implementation == "sdpa"
     torch.testing.assert_close(short(**batch).logits, plain(**batch).logits, rtol=1e-5, atol=1e-6)
     assert short.base_model(**batch).last_hidden_state.shape == (5, 1, 32)
+
+
+def rename_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let transformers pass BERT's attention its mask by another name."""
+
+    def attend(self: Any, hidden_states: Tensor, mask: Tensor | None = None, **options: Any) -> Any:
+        output, weights = self.self(hidden_states, attention_mask=mask, **options)
+        return self.output(output, hidden_states), weights
+
+    def layer(self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **options: Any) -> Any:
+        options.pop("encoder_attention_mask", None)
+        attended, _ = self.attention(hidden_states, mask=attention_mask, **options)
+        return self.feed_forward_chunk(attended)
+
+    monkeypatch.setattr(BertAttention, "forward", attend)
+    monkeypatch.setattr(BertLayer, "forward", layer)
+
+
+def break_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let BERT's attention have other parts than those that the faster one calls."""
+    original = BertAttention.__init__
+
+    def __init__(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        self.heads = self._modules.pop("self")
+
+    def attend(self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+        output, weights = self.heads(hidden_states, attention_mask=attention_mask, **options)
+        return self.output(output, hidden_states), weights
+
+    monkeypatch.setattr(BertAttention, "__init__", __init__)
+    monkeypatch.setattr(BertAttention, "forward", attend)
+
+
+@pytest.mark.parametrize("change", [rename_the_mask, break_the_layer])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("initializer_range", [0.2, 0.02])
+def test_an_encoder_that_transformers_changed_stays_the_plain_one(
+    change: Any, device: str, initializer_range: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(monkeypatch)
+    plain = make_encoder("bert", initializer_range=initializer_range).eval()
+    fast, batch = copy.deepcopy(plain), make_batch()
+    with pytest.warns(UserWarning, match="this version of transformers"):
+        make_fast(fast, torch.device(device))
+    assert torch.equal(fast(**batch).logits, plain(**batch).logits)
+
+
+@pytest.mark.parametrize("kind", PLAIN_ATTENTION)
+def test_making_it_fast_draws_no_random_number_changes_no_mode_and_can_be_done_twice(kind: str) -> None:
+    model = make_encoder(kind).train()
+    next(model.children()).eval()
+    modes = [module.training for module in model.modules()]
+    state, batch = torch.get_rng_state(), make_batch()
+    make_fast(model, CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in model.modules()] == modes
+    once = model.eval()(**batch).logits
+    make_fast(model, CPU)
+    assert torch.equal(model(**batch).logits, once)
+    make_plain(model)
+    torch.manual_seed(0)
+    assert torch.equal(model(**batch).logits, make_encoder(kind).eval()(**batch).logits)
+
+
+def test_as_many_widths_may_be_compiled_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo import config
+
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    for name in ("recompile_limit", "accumulated_recompile_limit"):
+        monkeypatch.setattr(config, name, 8)
+    make_fast(make_encoder("bert"), CPU, compiled=True)
+    assert min(config.recompile_limit, config.accumulated_recompile_limit) >= 512
 
 
 @pytest.mark.parametrize("values", [{"is_decoder": True}, {"chunk_size_feed_forward": 2}])

@@ -1,12 +1,14 @@
+from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from helpers import HEADER, ROWS, make_rows, write_csv, write_mrpc
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs.files import read_file
-from mrpc_lightning.pairs.sources import COLUMNS, check, read_folder
+from mrpc_lightning.pairs.files import read_chunks, read_file
+from mrpc_lightning.pairs.sources import COLUMNS, check, hold_out, read_folder, read_hub
 
 NAMES = ["not_equivalent", "equivalent"]
 
@@ -74,6 +76,38 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path: Path, ending: str) ->
 def test_a_files_own_idx_is_kept_whatever_its_kind(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("idx,sentence1,sentence2\n902,a,b\n901,c,d\n")
     assert check(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)["idx"] == [902, 901]
+    (tmp_path / "a.csv").write_text("idx,sentence1,sentence2\n7,a,b\n9,c,d\n-1,e,f\n")
+    assert check(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)["idx"] == [7, 9, -1]
+
+
+@pytest.mark.parametrize("idx", ["pair-2", "", "1.5", "9" * 30])
+def test_an_idx_that_is_no_whole_number_is_refused_and_not_replaced(tmp_path: Path, idx: str) -> None:
+    (tmp_path / "a.csv").write_text(f"idx,sentence1,sentence2\n1,a,b\n{idx},c,d\n")
+    with pytest.raises(InputError, match=f"a.csv, line 3: idx '{idx}' is no whole number"):
+        check(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_field_may_be_of_any_length(tmp_path: Path, ending: str) -> None:
+    mark, long = {"csv": ",", "tsv": "\t"}[ending], "rents " * 50_000
+    (tmp_path / f"a.{ending}").write_text(f"sentence1{mark}sentence2\n{long}{mark}b\n")
+    assert check(read_file(tmp_path / f"a.{ending}", "predict_file"), COLUMNS, NAMES, False)["sentence1"] == [long]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_file_is_read_in_chunks_whose_rows_keep_their_lines_and_numbers(tmp_path: Path, ending: str) -> None:
+    rows = make_rows(10)
+    dataset = Dataset.from_list([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    path = tmp_path / f"a.{ending}"
+    {"csv": dataset.to_csv, "jsonl": dataset.to_json, "parquet": dataset.to_parquet}[ending](path)
+    for size, sizes in ((4, [4, 4, 2]), (5, [5, 5]), (10, [10]), (99, [10])):
+        tables = [*read_chunks(path, "predict_file", size)]
+        assert [len(table) for table in tables] == sizes
+        checked = [check(table, COLUMNS, NAMES, True) for table in tables]
+        assert [row for table in checked for row in sentences(table)] == rows
+        assert [idx for table in checked for idx in table["idx"]] == [*range(10)]
+        where = tables[-1].where(sizes[-1] - 1)
+        assert where.endswith({"csv": "line 11", "jsonl": "line 10", "parquet": "row 10"}[ending])
 
 
 def test_quoted_commas_and_line_breaks_in_a_csv_are_text(tmp_path: Path) -> None:
@@ -88,6 +122,68 @@ def test_labels_are_numbers_or_the_classes_names(tmp_path: Path, values: tuple[o
     path = tmp_path / "pairs.csv"
     path.write_text(f"sentence1,sentence2,label\na,b,{values[1]}\na,c,{values[0]}\n")
     assert check(read_file(path, "train_file"), COLUMNS, ["different", "same"], True)["label"] == [1, 0]
+
+
+@pytest.mark.parametrize("names", [["1", "0"], ["yes", "0"], ["1", "no"], ["1.0", "0.0"], ["True", "False"]])
+@pytest.mark.parametrize("spellings", [("0", "1"), ("0.0", "1.0"), ("0.000", "1."), ("False", "True")])
+def test_a_number_means_one_class_however_it_is_spelled(
+    tmp_path: Path, names: list[str], spellings: tuple[str, str]
+) -> None:
+    (tmp_path / "a.csv").write_text("sentence1,sentence2,label\n" + "".join(f"a,b,{one}\n" for one in spellings))
+    if {"yes", "no"} & {*names}:  # a number is a class's name: the other one is none
+        with pytest.raises(InputError, match="neither 0, 1 nor one of|is a score"):
+            check(read_file(tmp_path / "a.csv", "train_file"), COLUMNS, names, True)
+    else:
+        assert check(read_file(tmp_path / "a.csv", "train_file"), COLUMNS, names, True)["label"] == [1, 0]
+
+
+def write_parquet(path: Path, names: list[str]) -> None:
+    features = Features(sentence1=Value("string"), sentence2=Value("string"), label=ClassLabel(names=names))
+    Dataset.from_dict({"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": [1, 0]}, features).to_parquet(path)
+
+
+@pytest.mark.parametrize("size", [1, 99])
+def test_the_class_names_of_a_parquet_file_are_read(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.parquet"
+    write_parquet(path, NAMES[::-1])
+    table = next(read_chunks(path, "train_file", size))
+    with pytest.raises(InputError, match="its labels are 'equivalent' and 'not_equivalent', not .*model.label_names"):
+        check(table, COLUMNS, NAMES, True)
+    assert check(table, COLUMNS, NAMES[::-1], True)["label"][0] == 1
+    write_parquet(path, ["1", "0"])  # the file's own numbers count, not the names
+    assert check(read_file(path, "train_file"), COLUMNS, ["1", "0"], True)["label"] == [1, 0]
+
+
+def test_pairs_that_come_twice_are_held_out_or_trained_on_together() -> None:
+    once = [(f"Sentence {n} of the first kind", f"Its fellow {n}", n % 2) for n in range(40)]
+    again = [(f" {b.upper()}", a.replace(" ", "  "), y) if n % 3 else (a, b, y) for n, (a, b, y) in enumerate(once)]
+    features = Features(sentence1=Value("string"), sentence2=Value("string"), label=ClassLabel(names=NAMES))
+    columns = map(list, zip(*once, *again, strict=True))
+    splits = hold_out(Dataset.from_dict(dict(zip(COLUMNS, columns, strict=True)), features), 0.25, 42, "x")
+    keys = {
+        s: {frozenset((" ".join(t.lower().split())) for t in row[:2]) for row in sentences(d)}
+        for s, d in splits.items()
+    }
+    assert not keys["train"] & keys["validation"]
+    assert Counter(splits["validation"]["label"]) == {0: 10, 1: 10} and len(splits["train"]) == 60
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_pairs_that_come_once_are_held_out_as_datasets_does_it(seed: int) -> None:
+    features = Features(sentence1=Value("string"), sentence2=Value("string"), label=ClassLabel(names=NAMES))
+    rows = [(f"{a} {n}", b, y) for n, (a, b, y) in enumerate(make_rows(60))]
+    pairs = Dataset.from_dict(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)), features)
+    expected = pairs.train_test_split(0.1, stratify_by_column="label", seed=seed)
+    found = hold_out(pairs, 0.1, seed, "x")
+    assert found["train"].to_dict() == expected["train"].to_dict()
+    assert found["validation"].to_dict() == expected["test"].to_dict()
+
+
+@pytest.mark.parametrize("name", ["pandas", "csv", "text", "./folder", "/folder", "../x", "a/b/c", "a/.."])
+def test_no_name_but_a_data_set_of_an_owner_on_the_hub_is_looked_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: pytest.fail("it was looked up"))
+    with pytest.raises(InputError, match="^data.dataset_name .*: give its owner as well, as in nyu-mll/glue"):
+        read_hub(name, None)
 
 
 def test_columns_can_have_other_names(tmp_path: Path) -> None:
@@ -127,6 +223,12 @@ BAD_FILES = {
         b"sentence1,sentence2,label,label\na,b,0,1\n",
         "a.csv, line 1: two columns are called 'label'",
     ),
+    "scores": (
+        "a.csv",
+        (GOOD + "a,b,5.000\n").encode(),
+        "line 3: label '5.000' is a score, not a class: cut it at a thr",
+    ),
+    "three classes": ("a.csv", (GOOD + "a,b,maybe\na,b,no\n").encode(), "line 3: .*; there can be two classes only"),
     "no label": ("a.csv", (GOOD + "a,b,\n").encode(), "a.csv, line 3: the label is missing"),
     "semicolons": (
         "a.csv",

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 from datasets import Dataset, config
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertGenerationTokenizer, PreTrainedTokenizerBase
 
 from mrpc_lightning import demo
-from mrpc_lightning.pairs.tokens import lengths, pack, tokenize
+from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, tokenize, unpack
 
 PAIRS = {
     "sentence1": ["Rents rose in Oslo.", "Exports fell in the spring."],
@@ -101,3 +102,66 @@ def test_a_damaged_cache_and_one_that_cannot_be_written_do_no_harm(folder: Path,
     shutil.rmtree(cache)
     cache.write_text("a file in its place")
     assert run(folder) == first
+
+
+PIECES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "albert": (
+        "AlbertTokenizer",
+        "spiece.model",
+        {
+            **{"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1},
+            **{"control_symbols": ["[CLS]", "[SEP]"], "user_defined_symbols": ["[MASK]"]},
+        },
+    ),
+    "deberta-v2": (
+        "DebertaV2Tokenizer",
+        "spm.model",
+        {
+            **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+            **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+        },
+    ),
+    "in Python": ("BertGenerationTokenizer", "spiece.model", {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3}),
+}
+
+
+def write_pieces(folder: Path, kind: str) -> Path:
+    """A tokenizer as some repositories have it: a SentencePiece model, and no tokenizer.json."""
+    folder.mkdir()
+    class_name, file_name, options = PIECES[kind]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(PAIRS["sentence1"] + PAIRS["sentence2"]),
+        model_prefix=str(folder / "pieces"),
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    (folder / "pieces.model").rename(folder / file_name)
+    (folder / "pieces.vocab").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": class_name}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_a_tokenizer_with_a_sentencepiece_model_alone_is_loaded_packed_and_unpacked(tmp_path: Path, kind: str) -> None:
+    tokenizer = load_tokenizer(str(write_pieces(tmp_path / "pieces", kind)), None, "x")
+    if kind == "in Python":
+        assert isinstance(tokenizer, BertGenerationTokenizer) and not tokenizer.is_fast
+    files = pack(tokenizer)
+    shutil.rmtree(tmp_path / "pieces")
+    again = unpack(files)
+    whole, cut = tokenize(again, Dataset.from_dict(PAIRS), 64)
+    assert cut == 0 and whole["input_ids"][:] == tokenizer(PAIRS["sentence1"], PAIRS["sentence2"])["input_ids"]
+    assert not any(again.unk_token_id in ids for ids in whole["input_ids"])
+    for length in (max(lengths(whole)), max(lengths(whole)) - 1, min(lengths(whole)) - 1):
+        for cache in (None, files):
+            tokens, cut = tokenize(again, Dataset.from_dict(PAIRS), int(length), cache)
+            assert cut == sum(lengths(whole) > length) and max(lengths(tokens)) <= length
+
+
+def test_without_files_nothing_is_cached(folder: Path, cache: Path) -> None:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    tokens, cut = tokenize(tokenizer, Dataset.from_dict(PAIRS), 9)
+    assert tokens.to_dict() == expected(folder, max_length=9) and cut == 2
+    assert not cache.exists()
