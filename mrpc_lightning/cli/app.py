@@ -37,7 +37,7 @@ from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.report import final as closing
 from mrpc_lightning.run import runs_old as runs
 from mrpc_lightning.run.checkpoint import FiniteLoss, LastCheckpoint
-from mrpc_lightning.run.recorder import Answers, RunRecorder, say
+from mrpc_lightning.run.recorder import RunRecorder, say
 from mrpc_lightning.run.run import Run
 from mrpc_lightning.run.signals import StopRequest, slurm_job, stopping_at_once
 from mrpc_lightning.run.throughput import Throughput
@@ -167,6 +167,8 @@ class CLI(Flags):
         try:
             if subcommand == "predict" and (self._answers_at_once() or not self.trainer.fast_dev_run):
                 self._predict()
+            elif subcommand in ("validate", "test") and not self.trainer.fast_dev_run:
+                self._evaluate(subcommand)
             else:
                 super()._run_subcommand(subcommand)
         except Stopped as stopped:
@@ -201,19 +203,16 @@ class CLI(Flags):
         """Score the best checkpoint on the validation split, and close with a table."""
         if not self._only_a_trial():
             best = self._get(self.config_init, "model_checkpoint").best_model_path
-            closing.fit(self.trainer, self.model, self.datamodule, best, self.config[self.subcommand])
+            run = Run(runs.run_dir(self.trainer))
+            closing.fit(self.trainer, self.model, self.datamodule, run, self.config[self.subcommand], best)
 
     def after_validate(self) -> None:
-        """Close with a table."""
-        self._close(None, "validation")
-
-    def before_test(self) -> None:
-        """Have the answers kept for the report."""
-        self.trainer.callbacks.append(Answers())
+        """Say that a trial was one."""
+        self._only_a_trial()
 
     def after_test(self) -> None:
-        """Close with a table and a report."""
-        self._close(self.trainer.callbacks[-1], self.datamodule.test_split)
+        """Say that a trial was one."""
+        self._only_a_trial()
 
     def _answers_at_once(self) -> bool:
         config = self.config[self.subcommand]  # in config_init, model and data are objects
@@ -254,11 +253,13 @@ class CLI(Flags):
             run = Run.of(self.checkpoint) if self.checkpoint is not None else None
             export.run(self.model, self.datamodule, self.config_init["export"], run, self.checkpoint, content)
 
-    def _close(self, answers: Answers | None, split: str) -> None:
-        if not self._only_a_trial():
-            weights = str(self.checkpoint or self.model.hparams["model_name"])
-            files = closing.Files(self.folder, f"{self.subcommand}_")
-            closing.evaluation(self.trainer, self.model, self.datamodule, answers, split, weights, files)
+    def _evaluate(self, name: str) -> None:
+        """Score a split, and close with a table; `test` with a report, too."""
+        self.datamodule.trainer = self.trainer
+        self.datamodule.setup(name)
+        split = self.datamodule.test_split if name == "test" else "validation"
+        weights = str(self.checkpoint or self.model.hparams["model_name"])
+        closing.evaluate(self.trainer, self.model, self.datamodule, Run(self.folder), name, split, weights, [])
 
     def _only_a_trial(self) -> bool:
         if self.trainer.fast_dev_run:

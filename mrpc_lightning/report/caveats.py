@@ -1,46 +1,49 @@
 """Results that look like results and are none: what to warn of, in the final table and in metrics.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mrpc_lightning.data import MRPCDataModule
-from mrpc_lightning.text import shorten
+from mrpc_lightning.text import printable, shorten
 
 EXAMPLES = 3
 
 
-def of_figures(figures: Mapping[str, float | int], label_names: list[str], pairs: int) -> list[str]:
-    """Warn of a model that has learned nothing, and of figures of a part of the pairs.
+def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: int) -> list[str]:
+    """Warn of a model that has learned nothing, and of metrics of a part of the pairs.
+
+    A warning states a fact. What to try is said by `curves.diagnose` alone, so that no two lines contradict each other.
 
     Args:
-        figures: What `results.collect` returned.
+        metrics: What `metrics.collect` returned.
         label_names: Names of the negative and of the positive class.
         pairs: Pairs of the whole split.
     """
-    predicted = (
-        figures["true_negatives"] + figures["false_negatives"],
-        figures["true_positives"] + figures["false_positives"],
-    )
+    predicted = metrics["true_positives"] + metrics["false_positives"]
+    labelled = metrics["true_positives"] + metrics["false_negatives"]
+    always = {"accuracy": metrics["baseline_accuracy_class"], "f1": label_names[1]}
+    titles = {"accuracy": "accuracy", "f1": "F1"}
     warnings = []
-    labelled = (
-        figures["true_negatives"] + figures["false_positives"],
-        figures["true_positives"] + figures["false_negatives"],
-    )
-    if 0 in labelled:
-        name = label_names[int(labelled[0] == 0)]
-        warnings.append(f'every pair is labelled "{name}": the figures say nothing of the other class')
-    elif 0 in predicted:
-        name = label_names[int(predicted[0] == 0)]
+    if labelled in (0, metrics["pairs"]):
         warnings.append(
-            f'every pair was predicted "{name}": a collapsed run; try another --seed_everything, a lower '
-            "--model.learning_rate or more epochs"
+            f'every pair is labelled "{label_names[labelled > 0]}": the metrics say nothing of the other class'
         )
-    if 0 not in labelled and all(
-        abs(figures[name] - figures[f"baseline_{name}"]) < 1e-6 for name in ("accuracy", "f1")
-    ):
-        warnings.append(f'the figures are the baseline\'s, those of always answering "{label_names[1]}"')
-    if figures["pairs"] < pairs:
-        warnings.append(f"only {figures['pairs']:,} of {pairs:,} pairs were scored, as --trainer.limit_* says")
+    else:
+        if predicted in (0, metrics["pairs"]):
+            warnings.append(
+                f'every pair was predicted "{label_names[predicted > 0]}": the model has collapsed to one class'
+            )
+        gains = {name: metrics[name] - metrics[f"baseline_{name}"] for name in titles}
+        if all(abs(gain) < 1e-9 for gain in gains.values()):
+            warnings.append(f'accuracy and F1 are the baseline\'s, those of always "{label_names[1]}"')
+        warnings += [
+            f"{titles[name]} {metrics[name]:.4f} is below the baseline, {metrics[f'baseline_{name}']:.4f} of always "
+            f'"{always[name]}"'
+            for name, gain in gains.items()
+            if gain < -1e-9
+        ]
+    if metrics["pairs"] < pairs:
+        warnings.append(f"only {metrics['pairs']:,} of {pairs:,} pairs were scored, as trainer.limit_* says")
     return warnings
 
 
@@ -55,22 +58,26 @@ def of_pairs(data: MRPCDataModule) -> tuple[list[str], dict[str, Any]]:
     """
     warnings: list[str] = []
     details: dict[str, Any] = {}
-    if "train" in data.pairs and "validation" in data.pairs:
-        trained = {pair_key(*sentences) for sentences in both_sentences(data, "train")}
-        shared = [sentences for sentences in both_sentences(data, "validation") if pair_key(*sentences) in trained]
+    if {"train", "validation"} <= data.pairs.keys():
+        train, validation = (
+            list(zip(data.pairs[split]["sentence1"][:], data.pairs[split]["sentence2"][:], strict=True))
+            for split in ("train", "validation")
+        )
+        trained = {pair_key(*sentences) for sentences in train}
+        shared = [f"{first} | {second}" for first, second in validation if pair_key(first, second) in trained]
         details["validation_pairs_in_training"] = len(shared)
         if shared:
-            examples = [f"{first} | {second}" for first, second in shared[:EXAMPLES]]
-            details["examples_in_training"] = examples
+            details["examples_in_training"] = shared[:EXAMPLES]
+            examples = "; ".join(f'"{shorten(printable(example))}"' for example in shared[:EXAMPLES])
             warnings.append(
-                f"{len(shared):,} of {len(data.pairs['validation']):,} validation pairs were trained on, so the "
-                "figures flatter: " + "; ".join(f'"{shorten(example)}"' for example in examples)
+                f"{len(shared):,} of {len(validation):,} validation pairs were trained on, so the metrics flatter: "
+                f"{examples}"
             )
     details["pairs_cut"] = dict(data.cut)
     cut = [f"{count:,} of {len(data.pairs[split]):,} {split} pairs" for split, count in data.cut.items() if count]
     if cut:
         warnings.append(
-            f"{' and '.join(cut)} are longer than --data.max_length {data.hparams['max_length']} and were cut"
+            f"{' and '.join(cut)} are longer than data.max_length {data.hparams['max_length']} and were cut"
         )
     return warnings, details
 
@@ -88,14 +95,8 @@ def of_schedule(step: int, total_steps: int, learning_rate: float, peak: float) 
         return []
     return [
         f"training ended at optimizer step {step:,} of the {total_steps:,} that the schedule is sized for: the "
-        f"learning rate was still {learning_rate:.2g} of {peak:.2g}; fewer --trainer.max_epochs would bring it to 0"
+        f"learning rate did not come down to 0, it was still {learning_rate:.2g} of {peak:.2g}"
     ]
-
-
-def both_sentences(data: MRPCDataModule, split: str) -> list[tuple[str, str]]:
-    """Return a split's sentences, pair by pair."""
-    pairs = data.pairs[split]
-    return list(zip(pairs["sentence1"][:], pairs["sentence2"][:], strict=True))
 
 
 def pair_key(first: str, second: str) -> frozenset[str]:

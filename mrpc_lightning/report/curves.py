@@ -4,15 +4,20 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Epoch = Mapping[str, float]
 
-# Of the loss of guessing by the share of positives: a training loss above it has learned next to nothing.
+# Shares of the loss of guessing by the share of positives. A loss above this has learned next to nothing;
 UNLEARNED = 0.9
-# A rise of a loss by this share of that of guessing is no noise: of validation's above its lowest it is overfitting.
+# a rise by this much is no noise: of validation's loss above its lowest it is overfitting;
 RISE = 0.1
-# And a fall of validation's by this share of it in the last epoch is still learning.
+# and a fall of validation's by this much in the last epoch is still learning.
 FALL = 0.01
+# A gain of accuracy or F1 counts from a tenth of a point on, and from half a pair.
+GAIN = 0.001
+# BERT-like encoders are fine-tuned with 1e-5 and more: below it, steps are likely too small.
+SMALL_RATE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -33,52 +38,71 @@ class Diagnosis:
         return f"{self.kind.capitalize()}: {self.evidence}. {self.advice}"
 
 
-def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_names: Sequence[str]) -> Diagnosis:
+def diagnose(
+    epochs: Sequence[Epoch],
+    metrics: Mapping[str, Any],
+    label_names: Sequence[str],
+    learning_rate: float | None = None,
+    stopped_early: bool = False,
+) -> Diagnosis:
     """Say what learning curves show: the first that holds of the kinds of `Diagnosis`, in their order.
+
+    Training's loss alone decides nothing: it is the mean of an epoch in which weights still move, with dropout on.
 
     Args:
         epochs: For each epoch `epoch`, and loss, accuracy and F1 of training and validation by their logged names.
-        figures: The kept checkpoint's, as `results.collect` returned them; and `training_positives`, the share of
+        metrics: The kept checkpoint's, as `metrics.collect` returned them; and `training_positives`, the share of
             positive pairs among those of training.
         label_names: Names of the negative and of the positive class.
+        learning_rate: The schedule's peak, if it is known.
+        stopped_early: Whether early stopping ended the run, and not its number of epochs.
     """
     epochs = [epoch for epoch in epochs if "val_loss" in epoch]  # not every epoch must be validated
-    pairs = figures["pairs"]
-    answered = figures["true_positives"] + figures["false_positives"]
-    share = (figures["true_positives"] + figures["false_negatives"]) / pairs
-    # Of the training pairs, whose loss is beside it; the two splits may be mixed otherwise.
-    trained = figures.get("training_positives", share)
-    guessing = -sum(part * math.log(part) for part in (trained, 1 - trained) if part)
-    learned = [epoch["train_loss"] <= UNLEARNED * guessing for epoch in epochs]
-    if epochs and answered in (0, pairs) and 0 < share < 1 and not learned[-1]:
+    pairs = metrics["pairs"]
+    predicted = metrics["true_positives"] + metrics["false_positives"]
+    share = (metrics["true_positives"] + metrics["false_negatives"]) / pairs
+    # The two splits may be mixed differently.
+    guessing = {"train": _entropy(metrics.get("training_positives", share)), "val": _entropy(share)}
+    scale = max(guessing.values())
+    more = "a larger early_stopping.patience" if stopped_early else "more trainer.max_epochs"
+
+    def has_learned(epoch: Epoch) -> bool:
+        better = epoch["val_accuracy"] > max(share, 1 - share) + 2 * _standard_error(share, pairs)
+        low = any(epoch[f"{split}_loss"] <= UNLEARNED * guessing[split] for split in guessing)
+        return low or (better and epoch["val_loss"] <= (1 - FALL) * guessing["val"])
+
+    known = f"guessing by the share of classes has {guessing['train']:.3f}"
+    if epochs and predicted in (0, pairs) and 0 < share < 1 and not has_learned(epochs[-1]):
         return Diagnosis(
             "collapsed",
-            f'the kept checkpoint answers "{label_names[int(answered > 0)]}" to all of {pairs:,} pairs, and training '
-            f"loss ended at {epochs[-1]['train_loss']:.3f}, where guessing by the share of classes has {guessing:.3f}",
-            "Try a lower model.learning_rate, another seed_everything, or more epochs.",
+            f'the kept checkpoint predicts "{label_names[predicted > 0]}" for all of {pairs:,} pairs, and training '
+            f"loss ended at {epochs[-1]['train_loss']:.3f}, where {known}",
+            f"Try {_other_rate(learning_rate, epochs[-1], guessing['train'])}, another seed_everything, or {more}.",
         )
     if len(epochs) < 2:
-        return Diagnosis("too short", "one validated epoch makes no curve", "Raise trainer.max_epochs.")
-    first, last = epochs[0], epochs[-1]
-    training = (
-        f"training loss {first['train_loss']:.3f} in epoch {first['epoch']}, {last['train_loss']:.3f} in epoch "
-        f"{last['epoch']}"
-    )
-    if not any(learned) and guessing:
+        return Diagnosis("too short", "one validated epoch makes no curve", f"Try {more}.")
+    first, before, last = epochs[0], epochs[-2], epochs[-1]
+    training = f"training loss went from {first['train_loss']:.3f} to {last['train_loss']:.3f}"
+    if not any(map(has_learned, epochs)):
         return Diagnosis(
             "underfitting",
-            f"{training}, where guessing by the share of classes has {guessing:.3f}",
-            "Try a larger model.learning_rate or more epochs; look whether labels and sentences belong together.",
+            f"{training}, where {known}; validation loss ended at {last['val_loss']:.3f}",
+            f"Try {_other_rate(learning_rate, last, guessing['train'])}, or {more}; look whether labels and sentences "
+            "belong together.",
         )
-    if swings := _swings(epochs, pairs, RISE * guessing):
+    if swings := _swings(epochs, pairs, RISE * scale):
         return Diagnosis(
             "erratic",
             f"from one epoch to the next, {swings}",
             "Steps are too large, or validation pairs too few: try a smaller model.learning_rate, a larger "
             "data.batch_size, or more warmup.",
         )
+    # The kept epoch is chosen by F1: while F1 or accuracy reaches new heights there is something to gain.
+    gain = max(GAIN, 0.5 / pairs)
+    rising = any(last[name] >= max(epoch[name] for epoch in epochs[:-1]) + gain for name in ("val_f1", "val_accuracy"))
     lowest = min(epochs, key=lambda epoch: epoch["val_loss"])
-    if last["val_loss"] > lowest["val_loss"] + RISE * guessing and last["train_loss"] < lowest["train_loss"]:
+    overfits = last["val_loss"] > lowest["val_loss"] + RISE * scale and last["train_loss"] < lowest["train_loss"]
+    if overfits and not rising:
         return Diagnosis(
             f"overfitting since epoch {lowest['epoch'] + 1}",
             f"validation loss rose from {lowest['val_loss']:.3f} in epoch {lowest['epoch']} to {last['val_loss']:.3f} "
@@ -86,45 +110,47 @@ def diagnose(epochs: Sequence[Epoch], figures: Mapping[str, float | int], label_
             f"{last['train_loss']:.3f}",
             "The best epoch is kept. To overfit less: fewer epochs, a smaller model.learning_rate, more pairs.",
         )
-    before = epochs[-2]
-    if (
-        lowest is last
-        and last["val_loss"] < before["val_loss"] - FALL * guessing
-        and last["val_f1"] >= before["val_f1"]
-    ):
-        return Diagnosis(
-            "still learning",
-            f"in the last epoch validation loss fell from {before['val_loss']:.3f} to {last['val_loss']:.3f}, and F1 "
-            f"went from {before['val_f1']:.3f} to {last['val_f1']:.3f}",
-            "Try more trainer.max_epochs.",
-        )
+    names = {"val_loss": "validation loss went", "val_accuracy": "accuracy", "val_f1": "F1"}
+    steps = ", ".join(f"{title} from {before[name]:.3f} to {last[name]:.3f}" for name, title in names.items())
+    if rising or (lowest is last and last["val_loss"] < before["val_loss"] - FALL * scale):
+        return Diagnosis("still learning", f"in the last epoch {steps}", f"Try {more}.")
     return Diagnosis(
         "settled",
-        f"in the last two epochs validation loss was {before['val_loss']:.3f} and {last['val_loss']:.3f}, F1 "
-        f"{before['val_f1']:.3f} and {last['val_f1']:.3f}; {training}",
-        "More epochs promise little; another encoder or more pairs may.",
+        f"in the last epoch {steps}; in all of them {training}",
+        "More epochs promise little; another encoder or more pairs may help.",
     )
+
+
+def _entropy(share: float) -> float:
+    """Return the loss of guessing by the share of positives."""
+    return -sum(part * math.log(part) for part in (share, 1 - share) if part)
+
+
+def _other_rate(learning_rate: float | None, last: Epoch, guessing: float) -> str:
+    """Say which way to change a learning rate with which nothing was learned."""
+    if last["train_loss"] > 1.5 * guessing:  # worse than knowing nothing: the steps tore the weights apart
+        return "a lower model.learning_rate"
+    if learning_rate is not None and learning_rate < SMALL_RATE:
+        return "a higher model.learning_rate"
+    return "another model.learning_rate, lower or higher"
 
 
 def _swings(epochs: Sequence[Epoch], pairs: float, rise: float) -> str:
     """Name what went the wrong way by more than chance, at least twice and in a quarter of the epochs."""
     steps = list(itertools.pairwise(epochs))
     enough = max(2, math.ceil(len(steps) / 4))
-    rises = [after for before, after in steps if after["train_loss"] > before["train_loss"] + rise]
-    if len(rises) >= enough:
-        return f"training loss rose by more than {rise:.2f} {len(rises)} times"
-    falls = [
-        (before["val_accuracy"], after["val_accuracy"])
-        for before, after in steps
-        if before["val_accuracy"] - after["val_accuracy"] > 2 * _standard_error(before["val_accuracy"], pairs)
-    ]
-    if len(falls) >= enough:
-        before, after = max(falls, key=lambda fall: fall[0] - fall[1])
-        return (
-            f"validation accuracy fell by more than two standard errors {len(falls)} times, at most from {before:.3f} "
-            f"to {after:.3f}"
-        )
-    return ""
+    rises = sum(after["train_loss"] > before["train_loss"] + rise for before, after in steps)
+    if rises >= enough:
+        return f"training loss rose by more than {rise:.2f} {rises} times"
+    accuracies = [(before["val_accuracy"], after["val_accuracy"]) for before, after in steps]
+    falls = [(high, low) for high, low in accuracies if high - low > 2 * _standard_error(high, pairs)]
+    if len(falls) < enough:
+        return ""
+    high, low = max(falls, key=lambda fall: fall[0] - fall[1])
+    return (
+        f"validation accuracy fell by more than two standard errors {len(falls)} times, at most from {high:.3f} to "
+        f"{low:.3f}"
+    )
 
 
 def _standard_error(share: float, pairs: float) -> float:

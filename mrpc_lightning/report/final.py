@@ -1,176 +1,87 @@
-"""What a command ends with: scores, warnings, files, and what to do next."""
+"""What fit, test and validate end with: weights are scored, everything is written, and then the metrics are printed."""
 
+import json
 import os
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
 
 from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.report import caveats as checks
-from mrpc_lightning.report import metrics as results
-from mrpc_lightning.report import plots
-from mrpc_lightning.report.page import Report, scored_pairs, write_answers
-from mrpc_lightning.report.subsets import intervals, measure
+from mrpc_lightning.report import caveats, metrics, page, plots
+from mrpc_lightning.report.curves import Diagnosis, diagnose
 from mrpc_lightning.run import provenance
-from mrpc_lightning.run import runs_old as runs
-from mrpc_lightning.run.recorder import Answers, RunRecorder, log_hyperparameters, say
+from mrpc_lightning.run.recorder import RunRecorder, log_hyperparameters, say
+from mrpc_lightning.run.run import Run
+from mrpc_lightning.run.scoring import score
 from mrpc_lightning.run.throughput import Throughput
-from mrpc_lightning.text import count, duration
+from mrpc_lightning.text import count, duration, printable
+
+# The Trainer's limit of the pairs that a command scores.
+LIMITS = {"test": "limit_test_batches", "validate": "limit_val_batches"}
+NEXT_LINE = "\n       "
 
 
-@dataclass(frozen=True)
-class Files:
-    """What a command writes about the figures.
+def fit(
+    trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, run: Run, config: Any, best: str
+) -> dict[str, Any]:
+    """Score the best checkpoint on the whole validation split; write metrics and report into the run; print the table.
 
-    Attributes:
-        folder: The run's folder.
-        name: What the files' names start with, where they are not those of `fit`.
-    """
-
-    folder: Path
-    name: str = ""
-
-    @property
-    def metrics(self) -> Path:
-        """The figures, for programs."""
-        return self.folder / f"{self.name}metrics.json"
-
-    @property
-    def report(self) -> Path:
-        """The figures, for people."""
-        return self.folder / f"{self.name}report.html"
-
-    @property
-    def pictures(self) -> Path:
-        """The folder of the report's pictures."""
-        return self.folder / f"{self.name}pictures"
-
-    @property
-    def answers(self) -> Path:
-        """Each scored pair with its answer."""
-        return self.folder / f"{self.name or 'validation_'}predictions.csv"
-
-
-def report(
-    trainer: Trainer,
-    model: ParaphraseClassifier,
-    data: MRPCDataModule,
-    answers: Answers | None,
-    split: str,
-    title: str,
-    files: Files,
-    warnings: list[str],
-    config: str = "",
-    **about: Any,
-) -> dict[str, float | int]:
-    """Print the final table with its warnings, write the same as JSON, and the report.
-
-    Args:
-        trainer: The Trainer, after its evaluation.
-        model: The model.
-        data: The data.
-        answers: What the evaluation answered; None: there is no report.
-        split: The split that was scored.
-        title: What was scored.
-        files: The files to write.
-        warnings: What to warn of beside what the figures themselves show.
-        config: The run's configuration as YAML.
-        about: What else goes into the file.
-
-    Returns:
-        The figures.
-    """
-    figures = results.collect(trainer.callback_metrics, "val" if answers is None else "test")
-    names = model.hparams["label_names"]
-    warnings = [*checks.of_figures(figures, names, len(data.pairs[split])), *warnings]
-    found = None if answers is None else answers.collect(trainer)  # all processes must ask
-    if not trainer.is_global_zero:
-        return figures
-    content: dict[str, Any] = {**figures, "split": split, "source": data.source(split), **about, "warnings": warnings}
-    if found is None:
-        print("\n" + results.table(figures, title, names[1]))
-    else:
-        scored = scored_pairs(data.pairs[split], found, model.hparams["symmetric"])
-        content["intervals"] = intervals(scored.labels, scored.positive)
-        if model.hparams["symmetric"]:  # what an exported model answers
-            one_order = measure(scored.labels, scored.given)
-            content["one_order"] = {name: float(one_order[name][0]) for name in ("accuracy", "f1")}
-        print("\n" + results.table(figures, title, names[1], content["intervals"]))
-    for warning in warnings:
-        print(f"warning: {warning}")
-    sys.stdout.flush()
-    if found is None:
-        results.write(files.metrics, content)
-        return figures
-    page = Report(scored, content, names, f"{model.hparams['model_name']}, {title}", config)
-    if (diagnosis := page.diagnosis()) is not None:
-        content["diagnosis"] = str(diagnosis)
-        print(f"curves: {content['diagnosis']}")
-    results.write(files.metrics, content)
-    write_answers(files.answers, scored, names)
-    pictures = page.draw()
-    plots.write(pictures, files.pictures)
-    page.write(files.report, pictures)
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            for name, picture in pictures.items():
-                logger.experiment.add_image(name, plots.pixels(picture), trainer.global_step, dataformats="HWC")
-    return figures
-
-
-def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, best: str, config: Any) -> None:
-    """Score the best checkpoint on the validation split, and close with a table.
+    Every process must call this function.
 
     Args:
         trainer: The Trainer, after training.
         model: The model.
         data: The data.
-        best: The best checkpoint; empty if there was no validation.
+        run: The run.
         config: The configuration of `fit`.
+        best: The best checkpoint; empty if there was no validation.
+
+    Returns:
+        What metrics.json holds; nothing if there was no validation, nor on all processes but the first.
     """
-    folder = runs.run_dir(trainer)
+    folder = shlex.quote(str(run.folder))
     if not best:
         say(trainer, f"\nnot scored: training ended before a validation\n\nrun    {folder}")
-        return
-    epochs, steps, total_steps = trainer.current_epoch, trainer.global_step, trainer.estimated_stepping_batches
-    stopped = epochs < (trainer.max_epochs or 0) and trainer.should_stop
-    peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
-    trainer.limit_test_batches = 1.0  # the final figures are of the whole split
-    loggers, trainer.loggers = trainer.loggers, []  # they get the figures once, with the hyper-parameters
+        return {}
+    epochs, steps, total_steps = trainer.current_epoch, trainer.global_step, int(trainer.estimated_stepping_batches)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
-    callbacks.append(answers := Answers())
-    trainer.test(model, data.scoring_dataloader("validation"), ckpt_path=best, verbose=False, weights_only=True)
-    callbacks.remove(answers)
-    trainer.loggers = loggers
     recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
     speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).figures()
-    saved = runs.read_checkpoint(Path(best))
-    epoch = saved["epoch"] + 1
-    warnings, details = checks.of_pairs(data)
-    warnings += checks.of_schedule(steps, int(total_steps), last_rate, peak)
-    files = Files(folder)
-    figures = report(
-        trainer,
+    stopped = epochs < (trainer.max_epochs or 0) and trainer.should_stop
+    waited = any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
+    peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
+    if trainer.is_global_zero:
+        run.path("metrics.json").unlink(missing_ok=True)  # of an earlier end: it says that the run is finished
+    trainer.limit_predict_batches = 1.0
+    loader = data.scoring_dataloader("validation")
+    scored = page.join(data.pairs["validation"], *score(trainer, model, loader, checkpoint=best))
+    if not trainer.is_global_zero:
+        return {}
+    saved = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
+    labels = data.pairs["train"]["label"][:]
+    warnings, details = caveats.of_pairs(data)
+    warnings += caveats.of_schedule(steps, total_steps, last_rate, peak)
+    content = describe(
         model,
         data,
-        answers,
+        scored,
         "validation",
-        f"best checkpoint (epoch {epoch})",
-        files,
         warnings,
-        recorder.config,
         epochs=recorder.epochs,
         monitor=config.model_checkpoint.monitor,
-        training_pairs=len(data.pairs["train"]),
-        training_positives=sum(data.pairs["train"]["label"][:]) / len(data.pairs["train"]),
+        training_pairs=len(labels),
+        training_positives=sum(labels) / len(labels),
         training_source=data.source("train"),
-        checkpoint=os.path.relpath(best, folder),
-        epoch=epoch,
+        checkpoint=os.path.relpath(best, run.folder),
+        epoch=saved["epoch"] + 1,
         optimizer_step=saved["global_step"],
         epochs_trained=epochs,
         seed=config.seed_everything,
@@ -180,40 +91,138 @@ def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, bes
         wall_seconds=round(recorder.wall_seconds, 1),
         **{f"training_{name}": float(f"{value:.4g}") for name, value in speed.items()},
     )
-    log_hyperparameters(trainer, model, config, figures)
-    has_curves = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-    curves = f"tensorboard --logdir {folder}\n       " if has_curves else ""
+    diagnosis = diagnose(recorder.epochs, content, printable_names(model), peak, stopped and waited)
+    content["diagnosis"] = str(diagnosis)
+    title = f"best checkpoint (epoch {content['epoch']})"
+    pictures = write_report(run, model, scored, content, title, diagnosis=diagnosis)
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    for logger in loggers:
+        for name, picture in pictures.items():
+            logger.experiment.add_figure(name, picture, steps, close=False)
+    log_hyperparameters(trainer, model, config, content)
+    run.write("metrics.json", to_json(content))
+    show(model, content, title)
     say(
         trainer,
-        f"{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
-        f"{', stopped early' * stopped}; while training {results.speed(speed)}\n\n"
-        f"run    {folder}\nreport {files.report}\n"
-        f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
+        f"curves: {diagnosis}\n{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
+        f"{', stopped early' * stopped}; while training {describe_speed(speed)}\n\n"
+        f"run    {folder}\nreport {run.folder / 'report.html'}\n"
+        f"next   {f'tensorboard --logdir {folder}{NEXT_LINE}' * bool(loggers)}"
+        f"python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
     )
+    return content
 
 
-def evaluation(
+def evaluate(
     trainer: Trainer,
     model: ParaphraseClassifier,
     data: MRPCDataModule,
-    answers: Answers | None,
+    run: Run,
+    name: str,
     split: str,
     weights: str,
-    files: Files,
-) -> None:
-    """Close an evaluation with a table.
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Score a model as it is; write metrics, and for `test` a report, into a folder; print the table.
+
+    Every process must call this function.
 
     Args:
-        trainer: The Trainer, after its evaluation.
-        model: The model.
-        data: The data.
-        answers: What the evaluation answered; None for `validate`, which makes no report.
-        split: The split that was scored.
-        weights: What was scored: a checkpoint, or an encoder's name.
-        files: The files to write.
+        trainer: The Trainer.
+        model: The model, with its weights.
+        data: The data, set up.
+        run: The folder to write into.
+        name: "test" or "validate".
+        split: The split to score.
+        weights: What is scored: a checkpoint, or an encoder's name.
+        warnings: What the caller warns of.
+
+    Returns:
+        What the metrics' file holds; nothing on all processes but the first.
+
+    Raises:
+        InputError: If the Trainer is limited to no batch.
     """
-    say(trainer, f"\n{split} split of {data.source(split)}, {len(data.pairs[split]):,} pairs")
-    warnings, details = checks.of_pairs(data)
+    limit = getattr(trainer, LIMITS[name])
+    if not limit:
+        raise InputError(f"trainer.{LIMITS[name]} {limit}: leaves no pair to score")
+    trainer.limit_predict_batches = limit
+    data.trainer = trainer  # a process scores its share of the pairs
+    scored = page.join(data.pairs[split], *score(trainer, model, data.scoring_dataloader(split)))
+    if not trainer.is_global_zero:
+        return {}
+    found, details = caveats.of_pairs(data)
     about = {"checkpoint": weights, **details, **provenance.describe(trainer)}
-    report(trainer, model, data, answers, split, "this checkpoint", files, warnings, **about)
-    say(trainer, f"also in {files.metrics}" + f"\nreport  {files.report}" * (answers is not None))
+    content = describe(model, data, scored, split, [*warnings, *found], **about)
+    if name == "test":
+        write_report(run, model, scored, content, "this checkpoint", "test_")
+    written = run.write(f"{name}_metrics.json", to_json(content))
+    say(trainer, printable(f"{split} split of {data.source(split)}, {len(data.pairs[split]):,} pairs"))
+    show(model, content, "this checkpoint")
+    say(trainer, f"also in {written}" + f"\nreport  {run.folder / 'test_report.html'}" * (name == "test"))
+    return content
+
+
+def describe(
+    model: ParaphraseClassifier,
+    data: MRPCDataModule,
+    scored: metrics.Scored,
+    split: str,
+    warnings: list[str],
+    **about: Any,
+) -> dict[str, Any]:
+    """Return what metrics.json holds: the metrics of scored pairs, how they came about, and what to warn of."""
+    found = metrics.collect(scored, printable_names(model))
+    warnings = [*caveats.of_metrics(found, printable_names(model), len(data.pairs[split])), *warnings]
+    return {**found, "split": split, "source": data.source(split), **about, "warnings": warnings}
+
+
+def write_report(
+    run: Run,
+    model: ParaphraseClassifier,
+    scored: metrics.Scored,
+    content: Mapping[str, Any],
+    title: str,
+    prefix: str = "",
+    diagnosis: Diagnosis | None = None,
+) -> dict[str, Figure]:
+    """Write predictions, pictures and page into a run, and return the pictures."""
+    names = printable_names(model)
+    pictures = plots.draw(scored, content.get("epochs", []), content.get("epoch"), names)
+    run.write(f"{prefix or 'validation_'}predictions.csv", page.predictions(scored, model.hparams["label_names"]))
+    for old in run.path(f"{prefix}pictures/*").parent.glob("*.png"):
+        old.unlink()  # another model may have had others
+    for name, picture in pictures.items():
+        run.write(f"{prefix}pictures/{name}.png", plots.png(picture))
+    recipe = run.path("config.yaml")
+    config = recipe.read_text(encoding="utf-8") if recipe.is_file() and diagnosis is not None else ""
+    title = f"{model.hparams['model_name']}, {title}"
+    run.write(f"{prefix}report.html", page.render(scored, content, names, title, pictures, diagnosis, config))
+    return pictures
+
+
+def printable_names(model: ParaphraseClassifier) -> list[str]:
+    """Return the label names as a terminal and a page may show them."""
+    return [printable(name) for name in model.hparams["label_names"]]
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Return a metrics file's text."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def show(model: ParaphraseClassifier, content: Mapping[str, Any], title: str) -> None:
+    """Print the table and the warnings."""
+    lines = ["", metrics.table(content, title, printable_names(model)[1])]
+    lines += [printable(f"warning: {warning}") for warning in content["warnings"]]
+    print("\n".join(lines), flush=True)
+
+
+def describe_speed(speed: Mapping[str, float]) -> str:
+    """Write what `Throughput` measured."""
+    parts = [f"{speed.get('pairs_per_second', 0):,.0f} pairs/s", f"{speed['padding']:.1%} padding"]
+    if "model_flops_utilization" in speed:
+        parts.append(f"{speed['model_flops_utilization']:.0%} of this machine's peak for matrix products (MFU)")
+    if speed["peak_memory_gigabytes"]:
+        parts.append(f"{speed['peak_memory_gigabytes']:.1f} GB of memory at most")
+    return ", ".join(parts)

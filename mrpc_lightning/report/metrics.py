@@ -1,92 +1,228 @@
-"""The final figures: the table that a person reads and the JSON that a program reads."""
+"""The final metrics of scored pairs, their intervals and baselines: the one place where they are computed."""
 
-import json
-import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy
+from numpy.typing import NDArray
+
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import COUNTS
+
+Array = NDArray[numpy.float64]
+Labels = NDArray[numpy.int64]
+TITLES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "average_precision": "average precision",
+    "loss": "loss",
+    "calibration_error": "calibration error",
+}
+COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+BINS = 10  # of probability, in the reliability diagram and the calibration error
+RESAMPLES = 2000
+TINIEST = float(numpy.finfo(numpy.float32).smallest_subnormal)  # a float32 probability that is not 0
 
 
-def collect(logged: Mapping[str, Any], stage: str) -> dict[str, float | int]:
-    """Take the figures of one evaluation out of all that the Trainer logged.
+@dataclass(frozen=True)
+class Scored:
+    """Pairs with their labels and probabilities.
+
+    Attributes:
+        labels: 0 or 1, of shape (pairs,).
+        probabilities: Probabilities of both classes, of shape (pairs, 2); the mean over both orders, where there are.
+        orders: Probability of the positive class in the order that is given and in the other one, of shape
+            (pairs, 2); None where pairs were scored in one order.
+        first: First sentences.
+        second: Second sentences.
+        idx: Number of each pair.
+    """
+
+    labels: Labels
+    probabilities: Array
+    orders: Array | None
+    first: Sequence[str]
+    second: Sequence[str]
+    idx: Sequence[int]
+
+    @property
+    def positive(self) -> Array:
+        """The probability of the positive class, of shape (pairs,)."""
+        return self.probabilities[:, 1]
+
+    @property
+    def predicted(self) -> Labels:
+        """The class with the higher probability; the negative one, should both be equal."""
+        return (self.probabilities[:, 1] > self.probabilities[:, 0]).astype(numpy.int64)
+
+    @property
+    def dependent(self) -> int:
+        """The number of pairs whose predicted class changes when their sentences are swapped."""
+        return 0 if self.orders is None else int(((self.orders[:, 0] > 0.5) != (self.orders[:, 1] > 0.5)).sum())
+
+
+def measure(labels: Labels, probabilities: Array, weights: Array | None = None) -> dict[str, Array]:
+    """Compute all metrics of some pairs, for one or more weightings of them at once.
 
     Args:
-        logged: `Trainer.callback_metrics`.
-        stage: "val" or "test": what the names start with.
+        labels: 0 or 1, of shape (pairs,).
+        probabilities: Probabilities of both classes, of shape (pairs, 2).
+        weights: How often each pair counts, of shape (weightings, pairs). Without it each counts once.
 
     Returns:
-        `accuracy`, `f1` and `loss`, the counts behind them, `pairs`, and the baseline's accuracy and F1.
-
-    Raises:
-        InputError: If the loss is no number.
+        The metrics in `TITLES` and the `COUNTS`, each of shape (weightings,); NaN where a class that a metric needs is
+        missing. The loss is the mean cross-entropy. `average_precision` is the area under the precision-recall curve,
+        in steps. The `calibration_error` is the expected one (Naeini et al., 2015) of the positive class's probability:
+        the mean distance between probability and share of positives, over `BINS` bins of equal width.
     """
-    figures: dict[str, float | int] = {name: float(logged[f"{stage}_{name}"]) for name in ("accuracy", "f1", "loss")}
-    if not math.isfinite(figures["loss"]):
-        raise InputError(f"the loss is {figures['loss']}: training diverged, or the checkpoint is damaged")
-    counts = {name: round(float(logged[f"{stage}_{name}"])) for name in COUNTS}
-    pairs = sum(counts.values())
-    positives = counts["true_positives"] + counts["false_negatives"]
-    baseline_accuracy, baseline_f1 = baseline(positives, pairs)
-    return {
-        **figures,
-        **counts,
-        "pairs": pairs,
-        "baseline_accuracy": baseline_accuracy,
-        "baseline_f1": baseline_f1,
-    }
+    weights = numpy.ones((1, len(labels))) if weights is None else weights
+    total, positive, predicted = weights.sum(axis=1), probabilities[:, 1], probabilities.argmax(axis=1)
+    tp, fp, tn, fn = (weights @ ((predicted == p) & (labels == y)) for p, y in ((1, 1), (1, 0), (0, 0), (0, 1)))
+    # Of the label's own class: 1 - p would lose what a confident mistake costs to rounding.
+    own = numpy.maximum(probabilities[numpy.arange(len(labels)), labels], TINIEST)
+    bins = bin_of(positive)
+    distances = [numpy.abs(weights[:, bins == i] @ (positive - labels)[bins == i]) for i in range(BINS)]
+    _, recalls, precisions = curve(labels, positive, weights)
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "accuracy": (tp + tn) / total,
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "precision": tp / (tp + fp),
+            "recall": tp / (tp + fn),
+            "average_precision": (precisions * numpy.diff(recalls, axis=1, prepend=0)).sum(axis=1),
+            "loss": weights @ -numpy.log(own) / total,
+            "calibration_error": numpy.sum(distances, axis=0) / total,
+            **dict(zip(COUNTS, (tp, fp, tn, fn), strict=True)),
+        }
+
+
+def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
+    """Return the precision-recall curve: thresholds, the highest first, with recall and precision at each.
+
+    Args:
+        labels: 0 or 1, of shape (pairs,).
+        positive: Probability of the positive class, of shape (pairs,).
+        weights: How often each pair counts, of shape (weightings, pairs). Without it each counts once.
+
+    Returns:
+        Thresholds, of shape (thresholds,); recall, NaN without positive pairs, and precision, 0 where no pair counts,
+        of shape (weightings, thresholds).
+    """
+    weights = numpy.ones((1, len(labels))) if weights is None else weights
+    order = numpy.argsort(-positive, kind="stable")
+    ends = numpy.flatnonzero(numpy.append(numpy.diff(positive[order]) != 0, True))  # equal values are one threshold
+    counted = weights[:, order].cumsum(axis=1)[:, ends]
+    found = (weights * labels)[:, order].cumsum(axis=1)[:, ends]
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        return positive[order][ends], found / found[:, -1:], numpy.where(counted > 0, found / counted, 0)
+
+
+def bin_of(positive: Array) -> Labels:
+    """Return the bin of probability that each pair falls into, from 0."""
+    return numpy.minimum((positive * BINS).astype(numpy.int64), BINS - 1)
+
+
+def plain(found: Mapping[str, Array]) -> dict[str, float | None]:
+    """Return the metrics that `measure` found for one weighting as numbers; None for those that the pairs lack."""
+    return {name: None if numpy.isnan(found[name][0]) else float(found[name][0]) for name in TITLES}
+
+
+def intervals(
+    labels: Labels, probabilities: Array, names: Sequence[str] = tuple(TITLES), seed: int = 0
+) -> dict[str, tuple[float, float] | None]:
+    """Return the 95 % bootstrap interval of each metric: between percentiles 2.5 and 97.5 over resampled pairs.
+
+    It says how much a metric depends on which pairs happen to be in the split, not on the seed of the training. Of
+    many pairs fewer resamples are drawn, 200 at the least. A metric that these pairs do not have, such as the recall of
+    a class that none of them is of, has none.
+    """
+    generator, pairs, found = numpy.random.default_rng(seed), len(labels), []
+    resamples, chunk = int(numpy.clip(1e7 / pairs, 200, RESAMPLES)), max(1, int(1e6 / pairs))
+    for start in range(0, resamples, chunk):  # all at once would take too much memory
+        rows = min(chunk, resamples - start)
+        drawn = generator.integers(0, pairs, (rows, pairs)) + pairs * numpy.arange(rows)[:, None]
+        weights = numpy.bincount(drawn.ravel(), minlength=rows * pairs).reshape(rows, pairs).astype(numpy.float64)
+        found.append(measure(labels, probabilities, weights))
+    bounds: dict[str, tuple[float, float] | None] = {}
+    for name in names:
+        values = numpy.concatenate([part[name] for part in found])
+        values = values[~numpy.isnan(values)]  # a resample may lack one of the classes
+        low, high = numpy.percentile(values, (2.5, 97.5)) if len(values) else (0.0, 0.0)
+        bounds[name] = (float(low), float(high)) if len(values) else None
+    return bounds
 
 
 def baseline(positives: int, pairs: int) -> tuple[float, float]:
-    """Return accuracy and F1 of answering "positive" to every pair: precision is the share of positives, recall 1."""
-    return positives / pairs, 2 * positives / (pairs + positives)
+    """Return the accuracy of predicting the larger class for every pair, and the F1 of predicting the positive one."""
+    return max(positives, pairs - positives) / pairs, 2 * positives / (pairs + positives)
 
 
-def table(
-    figures: Mapping[str, float | int],
-    title: str,
-    positive: str,
-    intervals: Mapping[str, tuple[float, float] | None] | None = None,
-) -> str:
-    """Write figures beside the baseline's, as lines for the terminal.
+def collect(scored: Scored, label_names: Sequence[str]) -> dict[str, Any]:
+    """Compute the final metrics, as metrics.json has them.
 
     Args:
-        figures: What `collect` returned.
+        scored: The scored pairs.
+        label_names: Names of the negative and of the positive class.
+
+    Returns:
+        Each metric, None if these pairs do not have it; the counts behind them; `pairs`; `baseline_accuracy`, with the
+        name of the class that it predicts, and `baseline_f1`; `intervals`; and where both orders of the sentences were
+        scored `one_order`, accuracy and F1 of the order that is given.
+
+    Raises:
+        InputError: If a probability is no number.
+    """
+    labels, probabilities = scored.labels, scored.probabilities
+    if not numpy.isfinite(probabilities).all():
+        raise InputError("the loss is nan: training diverged, or the checkpoint is damaged")
+    found, positives = measure(labels, probabilities), int(labels.sum())
+    accuracy, f1 = baseline(positives, len(labels))
+    metrics: dict[str, Any] = {
+        **plain(found),
+        **{name: round(float(found[name][0])) for name in COUNTS},
+        "pairs": len(labels),
+        "baseline_accuracy": accuracy,
+        "baseline_accuracy_class": label_names[int(2 * positives >= len(labels))],
+        "baseline_f1": f1,
+        "intervals": intervals(labels, probabilities),
+    }
+    if scored.orders is not None:
+        given = numpy.stack((1 - scored.orders[:, 0], scored.orders[:, 0]), axis=1)
+        one_order = plain(measure(labels, given))
+        metrics["one_order"] = {name: one_order[name] for name in ("accuracy", "f1")}
+    return metrics
+
+
+def table(metrics: Mapping[str, Any], title: str, positive: str) -> str:
+    """Return the metrics beside their baselines, as lines for the terminal.
+
+    Args:
+        metrics: What `collect` returned.
         title: What was scored.
         positive: Name of the positive class.
-        intervals: The 95 % interval of each figure, if they were computed.
     """
-    name = f'always "{positive}"'
-    width = max(len(title), len(name)) + 2
-    counts = ", ".join(f"{figures[count]} {count.replace('_', ' ')}" for count in COUNTS)
-    cells = []
-    for figure in ("accuracy", "f1", "loss"):
-        bounds = intervals[figure] if intervals else None
-        cells.append(f"{figures[figure]:.4f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""))
-    rows = [
-        ("", "accuracy", "F1", "loss"),
-        (title, *cells),
-        (name, f"{figures['baseline_accuracy']:.4f}", f"{figures['baseline_f1']:.4f}", ""),
+    larger, cells = metrics["baseline_accuracy_class"], []
+    for name in ("accuracy", "f1", "loss"):
+        bounds = metrics["intervals"][name]
+        cells.append(number(metrics[name]) + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""))
+    # A baseline answers one class: for accuracy the larger one, for F1 the positive one.
+    baselines = {f'always "{name}"': ["", "", ""] for name in dict.fromkeys((larger, positive))}
+    baselines[f'always "{larger}"'][0] = number(metrics["baseline_accuracy"])
+    baselines[f'always "{positive}"'][1] = number(metrics["baseline_f1"])
+    rows = [("", "accuracy", "F1", "loss"), (title, *cells), *((name, *row) for name, row in baselines.items())]
+    width, column = max(len(row[0]) for row in rows) + 2, max(map(len, cells)) + 2
+    lines = [f"{row[0]:{width}}" + "".join(f"{cell:{column}}" for cell in row[1:]) for row in rows]
+    counts = ", ".join(f"{metrics[count]:,} {count.replace('_', ' ')}" for count in COUNTS)
+    lines += [
+        f"{metrics['pairs']:,} pairs: {counts}",
+        "in brackets: 95 % intervals, over resampled pairs; always ...: the score of that answer to every pair",
     ]
-    column = max(map(len, cells)) + 2
-    lines = [f"{row[0]:{width}}" + "".join(f"{cell:{column}}" for cell in row[1:]).rstrip() for row in rows]
-    note = ["in brackets: 95 % intervals, over resampled pairs"] if intervals else []
-    return "\n".join([*lines, f"{figures['pairs']:,} pairs: {counts}", *note])
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write figures as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def speed(figures: Mapping[str, float]) -> str:
-    """Write what `Throughput.figures` returned."""
-    parts = [f"{figures.get('pairs_per_second', 0):,.0f} pairs/s", f"{figures['padding']:.1%} padding"]
-    if "model_flops_utilization" in figures:
-        parts.append(f"{figures['model_flops_utilization']:.0%} of the machine's matrix rate")
-    if figures["peak_memory_gigabytes"]:
-        parts.append(f"{figures['peak_memory_gigabytes']:.1f} GB at most")
-    return ", ".join(parts)
+def number(value: float | None, form: str = "{:.4f}") -> str:
+    """Write a metric; a dash if the pairs do not have it."""
+    # 0.94375 is 0.9438, though the nearest binary number lies below it.
+    return "-" if value is None else form.format(value + 1e-9)

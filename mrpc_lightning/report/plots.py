@@ -4,7 +4,6 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,9 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from mrpc_lightning.report import subsets as analysis
+from mrpc_lightning.report.metrics import Array, Scored, bin_of, curve, measure
 
 # What is drawn in these colors takes the page's in an SVG, light or dark.
 INK, GRID, TRAINING, VALIDATION = "#1f2328", "#d0d7de", "#9a6700", "#0969da"
@@ -44,7 +42,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(
-    scored: analysis.Scored, epochs: Sequence[Mapping[str, float]], kept: int | None, label_names: Sequence[str]
+    scored: Scored, epochs: Sequence[Mapping[str, float]], kept: int | None, label_names: Sequence[str]
 ) -> dict[str, Figure]:
     """Draw the pictures of a report, by name.
 
@@ -56,10 +54,12 @@ def draw(
     """
     with matplotlib.rc_context(STYLE):
         pictures = {"curves": _curves(epochs, kept)} if epochs else {}
-        pictures["confusion"] = _one(lambda axes: _confusion(axes, scored, label_names), 4.2)
-        pictures["precision_recall"] = _one(lambda axes: _precision_recall(axes, scored), 4.2)
-        pictures["calibration"] = _one(lambda axes: _calibration(axes, scored, label_names[1]), 4.2)
-        pictures["orders"] = _one(lambda axes: _orders(axes, scored, label_names[1]), 4.2)
+        pictures["confusion"] = _one(lambda axes: _confusion(axes, scored, label_names))
+        pictures["precision_recall"] = _one(lambda axes: _precision_recall(axes, scored, label_names[1]))
+        pictures["calibration"] = _one(lambda axes: _calibration(axes, scored, label_names[1]))
+        if scored.orders is not None:
+            given, swapped = scored.orders.T
+            pictures["orders"] = _one(lambda axes: _orders(axes, given, swapped, label_names[1]))
     return pictures
 
 
@@ -78,17 +78,20 @@ def svg(figure: Figure) -> str:
     return re.sub(r'(id="|url\(#|xlink:href="#|href="#)', rf"\g<1>{prefix}-", text)
 
 
-def write(pictures: Mapping[str, Figure], folder: Path) -> None:
-    """Write the pictures as PNG files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in pictures.items():
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(folder / f"{name}.png", dpi=120, facecolor="white", metadata={"Software": None})
+def png(figure: Figure) -> bytes:
+    """Return a picture as a PNG file."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=120, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
 
 
-def _one(paint: Callable[[Axes], None], height: float) -> Figure:
-    figure = _figure(5, height)
-    paint(figure.add_subplot())
+def _one(paint: Callable[[Axes], None]) -> Figure:
+    figure = _figure(5, 4.2)
+    axes = figure.add_subplot()
+    paint(axes)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2)  # inside it would lie on some curve
     return figure
 
 
@@ -118,79 +121,49 @@ def _curves(epochs: Sequence[Mapping[str, float]], kept: int | None) -> Figure:
     return figure
 
 
-def _confusion(axes: Axes, scored: analysis.Scored, names: Sequence[str]) -> None:
+def _confusion(axes: Axes, scored: Scored, names: Sequence[str]) -> None:
     axes.grid(False)
-    counts = [
-        [int(((scored.labels == row) & (scored.predicted == column)).sum()) for column in (0, 1)] for row in (0, 1)
-    ]
-    most = max(max(row) for row in counts) or 1
-    for row in (0, 1):
-        for column in (0, 1):
-            strength = counts[row][column] / most
-            color = VALIDATION if row == column else TRAINING
-            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=color, alpha=0.08 + 0.5 * strength))
-            axes.text(column, row, f"{counts[row][column]:,}", ha="center", va="center", fontsize=16)
+    counts = numpy.zeros((2, 2), dtype=int)
+    numpy.add.at(counts, (scored.labels, scored.predicted), 1)
+    for row, column in numpy.ndindex(2, 2):
+        color, strength = VALIDATION if row == column else TRAINING, counts[row, column] / counts.max()
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=color, alpha=0.08 + 0.5 * strength))
+        axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=16)
     axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), xticks=(0, 1), yticks=(0, 1), xlabel="predicted", ylabel="labelled")
     axes.set_xticklabels(names)
     axes.set_yticklabels(names, rotation=90, va="center")
     axes.tick_params(length=0)
 
 
-def _precision_recall(axes: Axes, scored: analysis.Scored) -> None:
-    recall, precision = analysis.precision_recall(scored)
-    some = numpy.unique(numpy.linspace(0, len(recall) - 1, POINTS).astype(int))
-    axes.step(
-        [0, *recall[some]], [precision[0], *precision[some]], where="post", color=VALIDATION, label="all thresholds"
-    )
-    found = analysis.measure(scored.labels, scored.positive)
+def _precision_recall(axes: Axes, scored: Scored, positive: str) -> None:
+    _, recalls, precisions = curve(scored.labels, scored.positive)
+    some = numpy.unique(numpy.linspace(0, recalls.shape[1] - 1, POINTS).astype(int))
+    recall, precision = recalls[0, some], precisions[0, some]
+    share, found = scored.labels.mean(), measure(scored.labels, scored.probabilities)
+    axes.step([0, *recall], [precision[0], *precision], where="post", color=VALIDATION, label="all thresholds")
     axes.plot(found["recall"], found["precision"], "o", color=INK, label="threshold 0.5, in use")
-    axes.axhline(scored.labels.mean(), color=TRAINING, linestyle="--", linewidth=1, label="all positive")
-    axes.set(
-        xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(min(0.5, *precision, scored.labels.mean()), 1.02)
-    )
-    axes.legend(loc="lower left")
+    axes.axhline(share, color=TRAINING, linestyle="--", linewidth=1, label=f'always "{positive}"')
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(min(0.5, *precision, share), 1.02))
 
 
-def _calibration(axes: Axes, scored: analysis.Scored, positive: str) -> None:
-    bins = analysis.calibration(scored)
+def _calibration(axes: Axes, scored: Scored, positive: str) -> None:
+    bins = bin_of(scored.positive)
+    pairs, probability, positives = (numpy.bincount(bins, one) for one in (None, scored.positive, scored.labels))
+    some = pairs > 0
+    probabilities, shares, sizes = probability[some] / pairs[some], positives[some] / pairs[some], pairs[some]
     axes.plot((0, 1), (0, 1), color=INK, linestyle=":", linewidth=1, label="perfect")
-    most = max(row["pairs"] for row in bins)
-    axes.plot([row["probability"] for row in bins], [row["positives"] for row in bins], color=VALIDATION, linewidth=1)
+    axes.plot(probabilities, shares, color=VALIDATION, linewidth=1)
     axes.scatter(
-        [row["probability"] for row in bins],
-        [row["positives"] for row in bins],
-        s=[15 + 150 * row["pairs"] / most for row in bins],
-        color=VALIDATION,
-        label="ten bins; area: pairs",
+        probabilities, shares, s=15 + 150 * sizes / sizes.max(), color=VALIDATION, label="ten bins; area: pairs"
     )
     axes.set(xlabel=f'probability of "{positive}"', ylabel=f'share labelled "{positive}"', xlim=(0, 1), ylim=(0, 1.05))
-    axes.legend(loc="upper left")
 
 
-def _orders(axes: Axes, scored: analysis.Scored, positive: str) -> None:
-    differ = (scored.given > 0.5) != (scored.swapped > 0.5)
-    for chosen, color, label in ((~differ, VALIDATION, "same answer"), (differ, TRAINING, "another answer")):
-        axes.plot(
-            scored.given[chosen],
-            scored.swapped[chosen],
-            ".",
-            color=color,
-            label=f"{label}: {int(chosen.sum()):,}",
-            rasterized=len(chosen) > POINTS,
-        )
-    axes.set(
-        xlabel=f'probability of "{positive}", as given',
-        ylabel="the same, sentences swapped",
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-    )
-    axes.legend(loc="upper left")
-
-
-def pixels(figure: Figure) -> NDArray[numpy.uint8]:
-    """Return a picture as pixels, of shape (height, width, 3), for TensorBoard."""
-    canvas: Any = figure.canvas
-    with matplotlib.rc_context(STYLE):
-        figure.set_facecolor("white")
-        canvas.draw()
-    return numpy.asarray(canvas.buffer_rgba())[..., :3]
+def _orders(axes: Axes, given: Array, swapped: Array, positive: str) -> None:
+    differ = (given > 0.5) != (swapped > 0.5)
+    for chosen, color, label in ((~differ, VALIDATION, "same prediction"), (differ, TRAINING, "another prediction")):
+        name, many = f"{label}: {int(chosen.sum()):,}", len(chosen) > POINTS
+        axes.plot(given[chosen], swapped[chosen], ".", color=color, label=name, rasterized=many)
+    limits = (-0.02, 1.02)
+    axes.set(xlabel=f'probability of "{positive}", as given', ylabel="the same, sentences swapped")
+    axes.set(xlim=limits, ylim=limits)

@@ -44,7 +44,7 @@ def log_hyperparameters(
         "max_length": config.data.max_length,
         **{name: value for name, value in model.hparams.items() if isinstance(value, str | float | bool)},
     }
-    final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss")}
+    final = {f"test_{name}": figures[name] for name in ("accuracy", "f1", "loss") if figures[name] is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, final, trainer.global_step)
@@ -238,8 +238,8 @@ class EpochBar(TQDMProgressBar):
         bar.leave = False
         return bar
 
-    def init_test_tqdm(self) -> Tqdm:
+    def init_predict_tqdm(self) -> Tqdm:
         """Make the bar of scoring."""
-        bar = super().init_test_tqdm()
+        bar = super().init_predict_tqdm()
         bar.leave = False
         return bar

@@ -26,7 +26,13 @@ def score(
         Row numbers, of shape (pairs,); and probabilities, of shape (pairs, 2), or (pairs, 2 orders, 2 classes) where
         the loader gives pairs in both orders of their sentences. The same on every process.
     """
-    outputs: Any = trainer.predict(model, loader, return_predictions=True, ckpt_path=checkpoint, weights_only=True)
+    trained: Any = trainer
+    # Lightning would have the data module of a training set up its own pairs to predict.
+    data, trained.datamodule = trained.datamodule, None
+    try:
+        outputs: Any = trainer.predict(model, loader, return_predictions=True, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        trained.datamodule = data
     found: Array = torch.cat(outputs).cpu().double().numpy()
     batches: Any = loader.sampler  # of rows
     rows = numpy.array([row for batch in batches for row in batch][: len(found)], dtype=numpy.int64)

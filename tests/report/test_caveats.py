@@ -1,18 +1,25 @@
 """Results that look like results and are none."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy
 import pytest
-from helpers import RUN, make_rows, write_csv
+from helpers import RUN, fails, make_rows, write_csv
 
 from mrpc_lightning import main
-from mrpc_lightning.report import caveats as checks
+from mrpc_lightning.report import caveats
+from mrpc_lightning.report.metrics import Scored, collect
 
 
 def warnings(run: Path = RUN) -> list[str]:
     found: list[str] = json.loads((run / "metrics.json").read_text())["warnings"]
     return found
+
+
+# What only training can change, and what a person who only scores a model is not told.
+ADVICE = r"seed_everything|learning_rate|max_epochs|(more|fewer) epochs|[Tt]ry "
 
 
 def test_a_collapsed_run_is_called_one_once_in_the_table_and_in_the_file(
@@ -21,35 +28,72 @@ def test_a_collapsed_run_is_called_one_once_in_the_table_and_in_the_file(
     main(["fit", *arguments])  # two epochs: too few for the tiny encoder to learn anything
     printed = capsys.readouterr().out
     first = warnings()[0]
-    assert first.startswith('every pair was predicted "') and "a collapsed run" in first
+    assert first.startswith('every pair was predicted "') and first.endswith("the model has collapsed to one class")
     assert printed.count(f"warning: {first}") == 1
+    assert printed.count("Try ") == 1, "what to try is said once, by the curves"
+    main(["test", "--trainer.accelerator=cpu"])
+    assert json.loads((RUN / "test_metrics.json").read_text())["warnings"][0] == first
+    printed = capsys.readouterr().out
+    assert f"warning: {first}" in printed and not re.search(ADVICE, printed)
 
 
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        ((302, 198, 0, 0), ['every pair was predicted "same"', "the figures are the baseline's"]),
-        ((0, 0, 198, 302), ['every pair was predicted "different"']),
+        # true and false positives, true and false negatives
+        ((302, 198, 0, 0), ['every pair was predicted "same"', "accuracy and F1 are the baseline's, those of always"]),
+        (
+            (0, 0, 198, 302),
+            [
+                'every pair was predicted "different"',
+                'accuracy 0.3960 is below the baseline, 0.6040 of always "same"',
+                'F1 0.0000 is below the baseline, 0.7531 of always "same"',
+            ],
+        ),
+        # Six in a hundred are positive.
+        (
+            (0, 0, 470, 30),
+            ['every pair was predicted "different"', "F1 0.0000 is below the baseline, 0.1132 of"],
+        ),
+        ((20, 40, 430, 10), ['accuracy 0.9000 is below the baseline, 0.9400 of always "different"']),
+        # RTE, 146 of 277 positive: below in both.
+        (
+            (100, 94, 37, 46),
+            ["accuracy 0.4946 is below the baseline, 0.5271", "F1 0.5882 is below the baseline, 0"],
+        ),
         ((300, 100, 98, 2), []),
         ((500, 0, 0, 0), ['every pair is labelled "same"']),
+        ((0, 2, 498, 0), ['every pair is labelled "different"']),
     ],
 )
-def test_single_class_predictions_and_baseline_figures(counts: tuple[int, int, int, int], expected: list[str]) -> None:
+def test_single_class_predictions_and_metrics_below_the_baseline(
+    counts: tuple[int, int, int, int], expected: list[str]
+) -> None:
     tp, fp, tn, fn = counts
-    figures = {
-        "true_positives": tp,
-        "false_positives": fp,
-        "true_negatives": tn,
-        "false_negatives": fn,
-        "pairs": 500,
-        "accuracy": (tp + tn) / 500,
-        "f1": 2 * tp / (2 * tp + fp + fn),
-        "baseline_accuracy": (tp + fn) / 500,
-        "baseline_f1": 2 * (tp + fn) / (500 + tp + fn),
-    }
-    found = checks.of_figures(figures, ["different", "same"], 500)
+    labels, predicted = numpy.repeat([1, 0, 0, 1], counts), numpy.repeat([1, 1, 0, 0], counts)
+    probabilities = numpy.where(predicted == 1, 0.9, 0.1)
+    scored = Scored(labels, numpy.stack((1 - probabilities, probabilities), axis=1), None, [], [], [])
+    metrics = collect(scored, ["different", "same"])
+    assert [metrics[name] for name in ("true_positives", "false_positives")] == [tp, fp]
+    found = caveats.of_metrics(metrics, ["different", "same"], tp + fp + tn + fn)
     assert len(found) == len(expected)
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+    assert not re.search(ADVICE, " ".join(found))
+
+
+def test_control_characters_of_sentences_and_label_names_do_not_reach_the_terminal(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = ("Rents \x1b[2J\x1b]0;owned\x07 rose", "Rents \x9b31m\u202erose", 1)
+    write_csv(project / "train.csv", [*make_rows(60), hostile])
+    write_csv(project / "validation.csv", [hostile, *make_rows(24, seed=1)])
+    main(["fit", *arguments, "--trainer.max_epochs=1", '--model.label_names=["no", "\\u001b[31msame\\u0007"]'])
+    main(["test", "--trainer.accelerator=cpu"])
+    printed = "".join(capsys.readouterr())
+    assert " of 25 validation pairs were trained on" in printed and r'always "\x1b[31msame\x07"' in printed
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e]", printed)
+    assert r"Rents \x1b[2J\x1b]0;owned\x07 rose" in " ".join(warnings())
+    assert json.loads((RUN / "metrics.json").read_text())["examples_in_training"][0] == " | ".join(hostile[:2])
 
 
 def test_validation_pairs_that_were_trained_on_are_counted_with_three_examples(
@@ -67,7 +111,7 @@ def test_validation_pairs_that_were_trained_on_are_counted_with_three_examples(
     assert metrics["examples_in_training"][0] == "Sentence 0 of the first kind | Its fellow 0"
     assert len(metrics["examples_in_training"]) == 3
     printed = capsys.readouterr().out
-    assert 'warning: 4 of 24 validation pairs were trained on, so the figures flatter: "Sentence 0 of' in printed
+    assert 'warning: 4 of 24 validation pairs were trained on, so the metrics flatter: "Sentence 0 of' in printed
 
 
 def test_pairs_that_were_cut_are_counted(project: Path, arguments: list[str]) -> None:
@@ -77,7 +121,7 @@ def test_pairs_that_were_cut_are_counted(project: Path, arguments: list[str]) ->
     write_csv(project / "validation.csv", rows[:1] + rows[-1:])
     main(["fit", *arguments, "--data.max_length=8"])
     assert json.loads((RUN / "metrics.json").read_text())["pairs_cut"] == {"train": 3, "validation": 1}
-    line = "3 of 13 train pairs and 1 of 2 validation pairs are longer than --data.max_length 8 and were cut"
+    line = "3 of 13 train pairs and 1 of 2 validation pairs are longer than data.max_length 8 and were cut"
     assert line in warnings()
 
 
@@ -86,16 +130,25 @@ def test_a_schedule_that_does_not_reach_its_end_is_named(project: Path, argument
     line = next(line for line in warnings() if line.startswith("training ended"))
     # Early stopping after three of nine epochs: 24 of 72 steps, and two thirds of the learning rate are left.
     assert "at optimizer step 24 of the 72 that the schedule is sized for" in line
-    assert "still 6.7e-10 of 1e-09" in line
+    assert line.endswith("the learning rate did not come down to 0, it was still 6.7e-10 of 1e-09")
+    found = json.loads((RUN / "metrics.json").read_text())
+    # Early stopping ended it: to wait longer is what gives it more epochs, and nothing else says fewer.
+    assert "a larger early_stopping.patience" in found["diagnosis"]
+    assert not re.search("fewer|max_epochs", " ".join([*found["warnings"], found["diagnosis"]]))
 
 
 def test_a_sound_run_is_warned_of_nothing() -> None:
-    assert checks.of_schedule(72, 72, 0.0, 1e-3) == []
+    assert caveats.of_schedule(72, 72, 0.0, 1e-3) == []
 
 
-def test_figures_of_a_part_of_the_pairs_say_so(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments])
-    main(["test", "--trainer.accelerator=cpu", "--trainer.limit_test_batches=2"])
-    scored = json.loads((RUN / "test_metrics.json").read_text())
-    assert 2 <= scored["pairs"] <= 14
-    assert f"only {scored['pairs']} of 25 pairs were scored, as --trainer.limit_* says" in scored["warnings"]
+def test_metrics_of_a_part_of_the_pairs_say_so(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments, "--trainer.limit_val_batches=2"])
+    assert json.loads((RUN / "metrics.json").read_text())["pairs"] == 25, "the final metrics are of the whole split"
+    for command, limit in (("test", "limit_test_batches"), ("validate", "limit_val_batches")):
+        main([command, "--trainer.accelerator=cpu", f"--trainer.{limit}=2"])
+        scored = json.loads((RUN / f"{command}_metrics.json").read_text())
+        assert 2 <= scored["pairs"] <= 14
+        assert f"only {scored['pairs']} of 25 pairs were scored, as trainer.limit_* says" in scored["warnings"]
+    assert fails(capsys, ["test", "--trainer.accelerator=cpu", "--trainer.limit_test_batches=0"])

@@ -1,7 +1,10 @@
 import json
 import math
 import random
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,16 @@ def make_epochs(
         ("underfitting", [0.63, 0.62, 0.62], [0.63, 0.62, 0.62], None),
         ("overfitting since epoch 3", [0.6, 0.4, 0.2, 0.1], [0.55, 0.45, 0.5, 0.6], None),
         ("still learning", [0.6, 0.5, 0.4], [0.58, 0.5, 0.45], None),
+        # The epoch's mean of training lags behind what validation shows.
+        ("still learning", [0.68, 0.62], [0.675, 0.459], [0.604, 0.782]),
+        # The loss of the mistakes grows, and there are fewer of them.
+        ("still learning", [0.607, 0.45, 0.315], [0.540, 0.536, 0.550], [0.743, 0.767, 0.779]),
+        ("still learning", [0.6, 0.4, 0.2, 0.1], [0.55, 0.45, 0.5, 0.6], [0.74, 0.76, 0.77, 0.79]),
+        # A gain of less than a pair is none, nor is one that an earlier epoch had.
+        ("settled", [0.6, 0.4, 0.35], [0.5, 0.45, 0.45], [0.76, 0.770, 0.771]),
+        ("settled", [0.6, 0.4, 0.35, 0.3], [0.5, 0.45, 0.45, 0.45], [0.76, 0.78, 0.77, 0.78]),
+        # Not above the larger class, whatever validation's loss does.
+        ("underfitting", [0.66, 0.64, 0.63], [0.70, 0.65, 0.61], [0.6875, 0.69, 0.6875]),
         ("settled", [0.6, 0.4, 0.35, 0.34], [0.5, 0.42, 0.42, 0.43], None),
         ("erratic", [0.6, 0.4, 0.5, 0.35, 0.5], [0.5, 0.5, 0.5, 0.5, 0.5], None),
         ("erratic", [0.6, 0.5, 0.4, 0.3, 0.2], [0.5] * 5, [0.8, 0.6, 0.8, 0.6, 0.8]),
@@ -63,12 +76,42 @@ def test_epochs_without_validation_are_passed_over() -> None:
 
 
 def test_a_model_that_gives_one_answer_has_collapsed_unless_there_is_but_one_label() -> None:
-    epochs = make_epochs([0.6, 0.6], [0.6, 0.6])
+    epochs = make_epochs([0.6, 0.6], [0.6, 0.6], [0.6875, 0.6875])
     counts = {"true_positives": 275, "false_positives": 125, "true_negatives": 0, "false_negatives": 0}
     found = diagnose(epochs, {"pairs": 400, **counts}, NAMES)
-    assert found.kind == "collapsed" and '"same" to all of 400 pairs' in str(found)
+    assert found.kind == "collapsed" and '"same" for all of 400 pairs' in str(found)
     counts = {"true_positives": 400, "false_positives": 0, "true_negatives": 0, "false_negatives": 0}
     assert diagnose(epochs, {"pairs": 400, **counts}, NAMES).kind != "collapsed"
+
+
+def collapse(train_loss: float, learning_rate: float | None = None, stopped_early: bool = False) -> str:
+    counts = {"pairs": 400, "true_positives": 275, "false_positives": 125, "true_negatives": 0, "false_negatives": 0}
+    epochs = make_epochs([train_loss] * 2, [0.63] * 2, [0.6875] * 2)
+    found = diagnose(epochs, counts, NAMES, learning_rate, stopped_early)
+    assert found.kind == "collapsed"
+    return found.advice
+
+
+def test_a_collapsed_run_is_advised_by_what_is_known_of_its_learning_rate() -> None:
+    assert collapse(0.63).startswith("Try another model.learning_rate, lower or higher, ")
+    assert collapse(0.63, 2e-5).startswith("Try another model.learning_rate, lower or higher, ")
+    assert collapse(0.63, 1e-6).startswith("Try a higher model.learning_rate, ")
+    assert collapse(5.0, 1e-6).startswith("Try a lower model.learning_rate, ")  # worse than guessing
+    assert collapse(0.63).endswith("or more trainer.max_epochs.")
+    assert collapse(0.63, stopped_early=True).endswith("or a larger early_stopping.patience.")
+
+
+def test_the_diagnoses_of_cut_runs_are_counted_as_what_came_after_says(tmp_path: Path) -> None:
+    # Eight epochs: a rise to the sixth, and then nothing.
+    accuracy = [0.70, 0.72, 0.74, 0.76, 0.78, 0.80, 0.80, 0.80]
+    loss = [0.58, 0.55, 0.52, 0.48, 0.46, 0.44, 0.44, 0.44]
+    content = {"epochs": make_epochs(loss, loss, accuracy), **FIGURES, "f1": 0.85}
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    script = Path(__file__).parents[2] / "benchmarks/verdicts.py"
+    command = [sys.executable, str(script), str(tmp_path / "metrics.json")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # Cut at epochs 2 to 6 it still learns, which holds for the first four; cut at 7 it has settled, which holds.
+    assert re.search(r"still learning\s+5\s+4\s", printed) and re.search(r"settled\s+1\s+0\s", printed), printed
 
 
 def diagnosis_of(arguments: list[str], *flags: str) -> str:
@@ -90,7 +133,7 @@ def test_a_run_that_learns_labels_of_chance_by_heart_overfits(project: Path, arg
 
 def test_a_run_whose_steps_are_too_small_underfits(project: Path, arguments: list[str]) -> None:
     text = diagnosis_of(arguments, "--trainer.max_epochs=3", "--model.learning_rate=1e-9", "--seed_everything=3")
-    assert text.startswith("Underfitting: ")
+    assert text.startswith("Underfitting: ") and "Try a higher model.learning_rate" in text
 
 
 def test_a_run_whose_steps_are_far_too_large_collapses(project: Path, arguments: list[str]) -> None:
