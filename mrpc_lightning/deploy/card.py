@@ -16,19 +16,6 @@ from mrpc_lightning.run.run import Run, flatten
 from mrpc_lightning.text import CONTROLS, duration
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-# What shaped the training, in the order of the card's table, by key of the recipe.
-HYPER_PARAMETERS = {
-    "model.learning_rate": "learning rate, peak",
-    "model.warmup": "warmup, share of all optimizer steps or steps",
-    "model.weight_decay": "weight decay",
-    "data.batch_size": "pairs a process and step",
-    "trainer.accumulate_grad_batches": "steps accumulated",
-    "trainer.gradient_clip_val": "gradient clipping, norm",
-    "trainer.max_epochs": "epochs at most",
-    "data.max_length": "tokens a pair at most",
-    "trainer.precision": "number format",
-    "seed_everything": "seed",
-}
 TITLES = {"accuracy": "Accuracy", "f1": "F1"}
 
 
@@ -55,7 +42,8 @@ def write(
     recipe: dict[str, Any] = {}
     with contextlib.suppress(InputError):  # a checkpoint that was moved out of its run
         recipe = flatten(run.config) if run else {}
-    recipe["trainer.precision"] = about.get("trainer_precision", recipe.get("trainer.precision"))
+    if "trainer_precision" in about:  # the recipe may leave it to the machine
+        recipe["trainer.precision"] = about["trainer_precision"]
     encoder = str(recipe.get("model.model_name") or "")
     if not HUB_NAME.fullmatch(encoder) or encoder.startswith(".") or Path(encoder).exists():
         encoder = ""  # somebody's own folder
@@ -117,10 +105,7 @@ def write(
         exported=exported,
         scored=scored,
         trained=trained,
-        pretrained=recipe.get("model.pretrained", True),
-        # Examples of pairs that were trained on are nobody else's business.
-        warnings=[text for text in metrics.get("warnings", []) if "were trained on" not in text],
-        hyper_parameters={title: recipe[key] for key, title in HYPER_PARAMETERS.items() if recipe.get(key) is not None},
+        recipe=recipe,
         duration=duration(metrics["wall_seconds"]) if "wall_seconds" in metrics else "",
         onnx=onnx,
     )
