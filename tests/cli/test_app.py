@@ -294,3 +294,15 @@ def test_other_loggers_and_none_do(project: Path, arguments: list[str], logger: 
         "validation.csv",
         folder.parent.name,
     }
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict", "export"])
+def test_help_begins_with_flags_that_there_are(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([subcommand, "--help"])
+    assert stopped.value.code == 0
+    first, _, everything = capsys.readouterr().out.partition("All flags, in groups:")
+    named = set(re.findall(r"^  --([\w.]+)", first, flags=re.MULTILINE))
+    assert len(named) >= 3 and "ckpt_path" in named
+    for flag in named:
+        assert re.search(rf"--{re.escape(flag)}\b", everything), flag

@@ -80,3 +80,19 @@ def test_a_run_on_two_processes_goes_on_as_though_it_had_not_stopped(
     assert 0 < load(LAST)["global_step"] < 40 * 4
     run(["fit", "--ckpt_path=last"], devices=2)
     assert differences(load(kept / RUN / "checkpoints/last.ckpt"), load(LAST)) == []
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts_agree_on_the_run(project: Path, arguments: list[str]) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "mrpc_lightning"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for words in (["fit", *arguments], ["fit", "--ckpt_path=last", "--trainer.max_epochs=3"], ["test"]):
+        finished = subprocess.run(
+            [*launcher, *words, *two], env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert finished.returncode == 0, finished.stderr
+    assert [path.name for path in Path("tb_logs/mrpc").iterdir()] == ["version_0"]
+    metrics, tested = (json.loads((RUN / f"{name}metrics.json").read_text()) for name in ("", "test_"))
+    assert metrics["epochs_trained"] == 3 and metrics["pairs"] == 25
+    assert tested["f1"] == metrics["f1"] and load(LAST)["world_size"] == 2
