@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.report.metrics import TITLES, number
 from mrpc_lightning.text import printable, shorten
 
 EXAMPLES = 3
@@ -19,29 +20,24 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
         label_names: Names of the negative and of the positive class.
         pairs: Pairs of the whole split.
     """
+    negative, positive = label_names
     predicted = metrics["true_positives"] + metrics["false_positives"]
     labelled = metrics["true_positives"] + metrics["false_negatives"]
-    always = {"accuracy": metrics["baseline_accuracy_class"], "f1": label_names[1]}
-    titles = {"accuracy": "accuracy", "f1": "F1"}
     warnings = []
     if labelled in (0, metrics["pairs"]):
-        warnings.append(
-            f'every pair is labelled "{label_names[labelled > 0]}": the metrics say nothing of the other class'
-        )
+        name = positive if labelled else negative
+        warnings.append(f'every pair is labelled "{name}": the metrics say nothing of the other class')
     else:
         if predicted in (0, metrics["pairs"]):
-            warnings.append(
-                f'every pair was predicted "{label_names[predicted > 0]}": the model has collapsed to one class'
-            )
-        gains = {name: metrics[name] - metrics[f"baseline_{name}"] for name in titles}
-        if all(abs(gain) < 1e-9 for gain in gains.values()):
-            warnings.append(f'accuracy and F1 are the baseline\'s, those of always "{label_names[1]}"')
-        warnings += [
-            f"{titles[name]} {metrics[name]:.4f} is below the baseline, {metrics[f'baseline_{name}']:.4f} of always "
-            f'"{always[name]}"'
-            for name, gain in gains.items()
-            if gain < -1e-9
-        ]
+            name = positive if predicted else negative
+            warnings.append(f'every pair was predicted "{name}": the model has collapsed to one class')
+        for name, always in (("accuracy", metrics["baseline_accuracy_class"]), ("f1", positive)):
+            value, baseline = metrics[name], metrics[f"baseline_{name}"]
+            if value < baseline:
+                line = f"{TITLES[name]} {number(value)} is below the baseline, {number(baseline)} of always"
+                warnings.append(f'{line} "{always}"')
+        if all(metrics[name] == metrics[f"baseline_{name}"] for name in ("accuracy", "f1")):
+            warnings.append(f'accuracy and F1 are the baseline\'s, those of always "{positive}"')
     if metrics["pairs"] < pairs:
         warnings.append(f"only {metrics['pairs']:,} of {pairs:,} pairs were scored, as trainer.limit_* says")
     return warnings
@@ -83,14 +79,7 @@ def of_pairs(data: MRPCDataModule) -> tuple[list[str], dict[str, Any]]:
 
 
 def of_schedule(step: int, total_steps: int, learning_rate: float, peak: float) -> list[str]:
-    """Warn of a learning rate that did not come down to 0.
-
-    Args:
-        step: Optimizer steps done.
-        total_steps: Optimizer steps that the schedule was sized for.
-        learning_rate: The learning rate of the last step.
-        peak: The schedule's peak.
-    """
+    """Warn of a learning rate that did not come down to 0, where training ended before the schedule's last step."""
     if step >= total_steps:
         return []
     return [

@@ -62,7 +62,8 @@ def diagnose(
     predicted = metrics["true_positives"] + metrics["false_positives"]
     share = (metrics["true_positives"] + metrics["false_negatives"]) / pairs
     # The two splits may be mixed differently.
-    guessing = {"train": _entropy(metrics.get("training_positives", share)), "val": _entropy(share)}
+    shares = {"train": metrics.get("training_positives", share), "val": share}
+    guessing = {split: -sum(p * math.log(p) for p in (one, 1 - one) if p) for split, one in shares.items()}
     scale = max(guessing.values())
     more = "a larger early_stopping.patience" if stopped_early else "more trainer.max_epochs"
 
@@ -119,11 +120,6 @@ def diagnose(
         f"in the last epoch {steps}; in all of them {training}",
         "More epochs promise little; another encoder or more pairs may help.",
     )
-
-
-def _entropy(share: float) -> float:
-    """Return the loss of guessing by the share of positives."""
-    return -sum(part * math.log(part) for part in (share, 1 - share) if part)
 
 
 def _other_rate(learning_rate: float | None, last: Epoch, guessing: float) -> str:

@@ -10,13 +10,12 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.report import caveats, metrics, page, plots
-from mrpc_lightning.report.curves import Diagnosis, diagnose
+from mrpc_lightning.report.curves import diagnose
 from mrpc_lightning.run import provenance
 from mrpc_lightning.run.recorder import RunRecorder, log_hyperparameters, say
 from mrpc_lightning.run.run import Run
@@ -26,7 +25,6 @@ from mrpc_lightning.text import count, duration, printable
 
 # The Trainer's limit of the pairs that a command scores.
 LIMITS = {"test": "limit_test_batches", "validate": "limit_val_batches"}
-NEXT_LINE = "\n       "
 
 
 def fit(
@@ -67,48 +65,34 @@ def fit(
         return {}
     saved = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
     labels = data.pairs["train"]["label"][:]
-    warnings, details = caveats.of_pairs(data)
-    warnings += caveats.of_schedule(steps, total_steps, last_rate, peak)
-    content = describe(
-        model,
-        data,
-        scored,
-        "validation",
-        warnings,
-        epochs=recorder.epochs,
-        monitor=config.model_checkpoint.monitor,
-        training_pairs=len(labels),
-        training_positives=sum(labels) / len(labels),
-        training_source=data.source("train"),
-        checkpoint=os.path.relpath(best, run.folder),
-        epoch=saved["epoch"] + 1,
-        optimizer_step=saved["global_step"],
-        epochs_trained=epochs,
-        seed=config.seed_everything,
-        **details,
-        **provenance.describe(trainer),
-        starts=recorder.starts,
-        wall_seconds=round(recorder.wall_seconds, 1),
+    about = {
+        "epochs": recorder.epochs,
+        "monitor": config.model_checkpoint.monitor,
+        "training_pairs": len(labels),
+        "training_positives": sum(labels) / len(labels),
+        "training_source": data.source("train"),
+        "checkpoint": os.path.relpath(best, run.folder),
+        "epoch": saved["epoch"] + 1,
+        "optimizer_step": saved["global_step"],
+        "epochs_trained": epochs,
+        "seed": config.seed_everything,
+        "starts": recorder.starts,
+        "wall_seconds": round(recorder.wall_seconds, 1),
         **{f"training_{name}": float(f"{value:.4g}") for name, value in speed.items()},
-    )
-    diagnosis = diagnose(recorder.epochs, content, printable_names(model), peak, stopped and waited)
-    content["diagnosis"] = str(diagnosis)
-    title = f"best checkpoint (epoch {content['epoch']})"
-    pictures = write_report(run, model, scored, content, title, diagnosis=diagnosis)
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    for logger in loggers:
-        for name, picture in pictures.items():
-            logger.experiment.add_figure(name, picture, steps, close=False)
+    }
+    warnings = caveats.of_schedule(steps, total_steps, last_rate, peak)
+    title = f"best checkpoint (epoch {about['epoch']})"
+    content = write(trainer, model, data, run, scored, "validation", title, about, warnings, early=stopped and waited)
     log_hyperparameters(trainer, model, config, content)
-    run.write("metrics.json", to_json(content))
     show(model, content, title)
+    has_curves = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+    curves = f"tensorboard --logdir {folder}\n       " * has_curves
     say(
         trainer,
-        f"curves: {diagnosis}\n{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
+        f"curves: {content['diagnosis']}\n{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
         f"{', stopped early' * stopped}; while training {describe_speed(speed)}\n\n"
         f"run    {folder}\nreport {run.folder / 'report.html'}\n"
-        f"next   {f'tensorboard --logdir {folder}{NEXT_LINE}' * bool(loggers)}"
-        f"python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
+        f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
     )
     return content
 
@@ -151,69 +135,61 @@ def evaluate(
     scored = page.join(data.pairs[split], *score(trainer, model, data.scoring_dataloader(split)))
     if not trainer.is_global_zero:
         return {}
-    found, details = caveats.of_pairs(data)
-    about = {"checkpoint": weights, **details, **provenance.describe(trainer)}
-    content = describe(model, data, scored, split, [*warnings, *found], **about)
-    if name == "test":
-        write_report(run, model, scored, content, "this checkpoint", "test_")
-    written = run.write(f"{name}_metrics.json", to_json(content))
-    say(trainer, printable(f"{split} split of {data.source(split)}, {len(data.pairs[split]):,} pairs"))
-    show(model, content, "this checkpoint")
-    say(trainer, f"also in {written}" + f"\nreport  {run.folder / 'test_report.html'}" * (name == "test"))
+    title, prefix = "this checkpoint", f"{name}_"
+    content = write(trainer, model, data, run, scored, split, title, {"checkpoint": weights}, warnings, prefix)
+    say(trainer, printable(f"{split} split of {content['source']}, {len(data.pairs[split]):,} pairs"))
+    show(model, content, title)
+    report = f"\nreport  {run.folder / 'test_report.html'}" if name == "test" else ""
+    say(trainer, f"also in {run.folder / f'{name}_metrics.json'}{report}")
     return content
 
 
-def describe(
+def write(
+    trainer: Trainer,
     model: ParaphraseClassifier,
     data: MRPCDataModule,
+    run: Run,
     scored: metrics.Scored,
     split: str,
-    warnings: list[str],
-    **about: Any,
-) -> dict[str, Any]:
-    """Return what metrics.json holds: the metrics of scored pairs, how they came about, and what to warn of."""
-    found = metrics.collect(scored, printable_names(model))
-    warnings = [*caveats.of_metrics(found, printable_names(model), len(data.pairs[split])), *warnings]
-    return {**found, "split": split, "source": data.source(split), **about, "warnings": warnings}
-
-
-def write_report(
-    run: Run,
-    model: ParaphraseClassifier,
-    scored: metrics.Scored,
-    content: Mapping[str, Any],
     title: str,
+    about: Mapping[str, Any],
+    warnings: list[str],
     prefix: str = "",
-    diagnosis: Diagnosis | None = None,
-) -> dict[str, Figure]:
-    """Write predictions, pictures and page into a run, and return the pictures."""
-    names = printable_names(model)
-    pictures = plots.draw(scored, content.get("epochs", []), content.get("epoch"), names)
-    run.write(f"{prefix or 'validation_'}predictions.csv", page.predictions(scored, model.hparams["label_names"]))
-    for old in run.path(f"{prefix}pictures/*").parent.glob("*.png"):
-        old.unlink()  # another model may have had others
-    for name, picture in pictures.items():
-        run.write(f"{prefix}pictures/{name}.png", plots.png(picture))
-    recipe = run.path("config.yaml")
-    config = recipe.read_text(encoding="utf-8") if recipe.is_file() and diagnosis is not None else ""
-    title = f"{model.hparams['model_name']}, {title}"
-    run.write(f"{prefix}report.html", page.render(scored, content, names, title, pictures, diagnosis, config))
-    return pictures
+    early: bool = False,
+) -> dict[str, Any]:
+    """Compute the metrics of scored pairs, write them and what belongs to them into a run, and return them.
 
-
-def printable_names(model: ParaphraseClassifier) -> list[str]:
-    """Return the label names as a terminal and a page may show them."""
-    return [printable(name) for name in model.hparams["label_names"]]
-
-
-def to_json(content: Mapping[str, Any]) -> str:
-    """Return a metrics file's text."""
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    The metrics' file is written last: `metrics.json` says that a run is finished.
+    """
+    names = [printable(name) for name in model.hparams["label_names"]]
+    found, details = caveats.of_pairs(data)
+    content = {**metrics.collect(scored, names), "split": split, "source": data.source(split), **about, **details}
+    content |= provenance.describe(trainer)
+    content["warnings"] = [*caveats.of_metrics(content, names, len(data.pairs[split])), *warnings, *found]
+    diagnosis, config = None, ""
+    if not prefix:
+        diagnosis = diagnose(content["epochs"], content, names, model.hparams["learning_rate"], early)
+        content["diagnosis"] = str(diagnosis)
+        recipe = run.path("config.yaml")
+        config = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+    if prefix != "validate_":
+        pictures = plots.draw(scored, content.get("epochs", []), content.get("epoch"), names)
+        run.write(f"{prefix or 'validation_'}predictions.csv", page.predictions(scored, model.hparams["label_names"]))
+        for old in run.path(f"{prefix}pictures/*").parent.glob("*.png"):
+            old.unlink()  # another model may have had others
+        for name, picture in pictures.items():
+            run.write(f"{prefix}pictures/{name}.png", plots.png(picture))
+            for logger in (logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)):
+                logger.experiment.add_figure(name, picture, trainer.global_step, close=False)
+        title = f"{model.hparams['model_name']}, {title}"
+        run.write(f"{prefix}report.html", page.render(scored, content, names, title, pictures, diagnosis, config))
+    run.write(f"{prefix}metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
 
 
 def show(model: ParaphraseClassifier, content: Mapping[str, Any], title: str) -> None:
     """Print the table and the warnings."""
-    lines = ["", metrics.table(content, title, printable_names(model)[1])]
+    lines = ["", metrics.table(content, title, printable(model.hparams["label_names"][1]))]
     lines += [printable(f"warning: {warning}") for warning in content["warnings"]]
     print("\n".join(lines), flush=True)
 

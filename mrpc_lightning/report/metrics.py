@@ -57,11 +57,6 @@ class Scored:
         """The class with the higher probability; the negative one, should both be equal."""
         return (self.probabilities[:, 1] > self.probabilities[:, 0]).astype(numpy.int64)
 
-    @property
-    def dependent(self) -> int:
-        """The number of pairs whose predicted class changes when their sentences are swapped."""
-        return 0 if self.orders is None else int(((self.orders[:, 0] > 0.5) != (self.orders[:, 1] > 0.5)).sum())
-
 
 def measure(labels: Labels, probabilities: Array, weights: Array | None = None) -> dict[str, Array]:
     """Compute all metrics of some pairs, for one or more weightings of them at once.
@@ -84,7 +79,7 @@ def measure(labels: Labels, probabilities: Array, weights: Array | None = None) 
     own = numpy.maximum(probabilities[numpy.arange(len(labels)), labels], TINIEST)
     bins = bin_of(positive)
     distances = [numpy.abs(weights[:, bins == i] @ (positive - labels)[bins == i]) for i in range(BINS)]
-    _, recalls, precisions = curve(labels, positive, weights)
+    recalls, precisions = curve(labels, positive, weights)
     with numpy.errstate(divide="ignore", invalid="ignore"):
         return {
             "accuracy": (tp + tn) / total,
@@ -98,17 +93,15 @@ def measure(labels: Labels, probabilities: Array, weights: Array | None = None) 
         }
 
 
-def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
-    """Return the precision-recall curve: thresholds, the highest first, with recall and precision at each.
+def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Return recall and precision at each threshold, the highest first, both of shape (weightings, thresholds).
+
+    Recall is NaN without positive pairs, precision 0 where no pair counts.
 
     Args:
         labels: 0 or 1, of shape (pairs,).
         positive: Probability of the positive class, of shape (pairs,).
-        weights: How often each pair counts, of shape (weightings, pairs). Without it each counts once.
-
-    Returns:
-        Thresholds, of shape (thresholds,); recall, NaN without positive pairs, and precision, 0 where no pair counts,
-        of shape (weightings, thresholds).
+        weights: As `measure` has them.
     """
     weights = numpy.ones((1, len(labels))) if weights is None else weights
     order = numpy.argsort(-positive, kind="stable")
@@ -116,7 +109,7 @@ def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tupl
     counted = weights[:, order].cumsum(axis=1)[:, ends]
     found = (weights * labels)[:, order].cumsum(axis=1)[:, ends]
     with numpy.errstate(divide="ignore", invalid="ignore"):
-        return positive[order][ends], found / found[:, -1:], numpy.where(counted > 0, found / counted, 0)
+        return found / found[:, -1:], numpy.where(counted > 0, found / counted, 0)
 
 
 def bin_of(positive: Array) -> Labels:
@@ -196,10 +189,10 @@ def collect(scored: Scored, label_names: Sequence[str]) -> dict[str, Any]:
 
 
 def table(metrics: Mapping[str, Any], title: str, positive: str) -> str:
-    """Return the metrics beside their baselines, as lines for the terminal.
+    """Return what `collect` returned beside the baselines, as lines for the terminal.
 
     Args:
-        metrics: What `collect` returned.
+        metrics: The metrics.
         title: What was scored.
         positive: Name of the positive class.
     """
@@ -215,11 +208,8 @@ def table(metrics: Mapping[str, Any], title: str, positive: str) -> str:
     width, column = max(len(row[0]) for row in rows) + 2, max(map(len, cells)) + 2
     lines = [f"{row[0]:{width}}" + "".join(f"{cell:{column}}" for cell in row[1:]) for row in rows]
     counts = ", ".join(f"{metrics[count]:,} {count.replace('_', ' ')}" for count in COUNTS)
-    lines += [
-        f"{metrics['pairs']:,} pairs: {counts}",
-        "in brackets: 95 % intervals, over resampled pairs; always ...: the score of that answer to every pair",
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    note = "in brackets: 95 % intervals, over resampled pairs; always ...: the score of that answer to every pair"
+    return "\n".join([*(line.rstrip() for line in lines), f"{metrics['pairs']:,} pairs: {counts}", note])
 
 
 def number(value: float | None, form: str = "{:.4f}") -> str:

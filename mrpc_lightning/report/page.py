@@ -35,14 +35,13 @@ def render(
         diagnosis: What the curves say; None where there are none.
         config: The run's configuration as YAML; empty where there is no run.
     """
+    loader = PackageLoader("mrpc_lightning", "report")
     environment = Environment(
-        loader=PackageLoader("mrpc_lightning", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = number
+    hidden = {*TITLES, *COUNTS, "diagnosis", "baseline_accuracy", "baseline_accuracy_class", "baseline_f1"}
+    plain = {name: value for name, value in content.items() if not isinstance(value, dict | list)}
     return environment.get_template("page.html.jinja").render(
         scored=scored,
         content=content,
@@ -57,13 +56,7 @@ def render(
             "word overlap": _parts(scored, subsets.overlap, "{:.0%}"),
         },
         mistakes=_mistakes(scored, label_names),
-        facts={
-            name: value
-            for name, value in content.items()
-            if name not in (*TITLES, *COUNTS, "diagnosis")
-            and not name.startswith("baseline")
-            and not isinstance(value, dict | list)
-        },
+        facts={name: value for name, value in plain.items() if name not in hidden},
     )
 
 

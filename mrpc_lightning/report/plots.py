@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib
 import numpy
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -87,7 +86,8 @@ def png(figure: Figure) -> bytes:
 
 
 def _one(paint: Callable[[Axes], None]) -> Figure:
-    figure = _figure(5, 4.2)
+    # No pyplot: it would keep each figure, and choose a window system.
+    figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     paint(axes)
     if axes.get_legend_handles_labels()[0]:
@@ -95,15 +95,8 @@ def _one(paint: Callable[[Axes], None]) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
-    # No pyplot: it would keep each figure, and choose a window system.
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _curves(epochs: Sequence[Mapping[str, float]], kept: int | None) -> Figure:
-    figure = _figure(10.5, 3.2)
+    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
     numbers = [int(epoch["epoch"]) for epoch in epochs]
     for place, (name, title) in enumerate((("loss", "loss"), ("accuracy", "accuracy"), ("f1", "F1"))):
         axes = figure.add_subplot(1, 3, place + 1)
@@ -136,7 +129,7 @@ def _confusion(axes: Axes, scored: Scored, names: Sequence[str]) -> None:
 
 
 def _precision_recall(axes: Axes, scored: Scored, positive: str) -> None:
-    _, recalls, precisions = curve(scored.labels, scored.positive)
+    recalls, precisions = curve(scored.labels, scored.positive)
     some = numpy.unique(numpy.linspace(0, recalls.shape[1] - 1, POINTS).astype(int))
     recall, precision = recalls[0, some], precisions[0, some]
     share, found = scored.labels.mean(), measure(scored.labels, scored.probabilities)

@@ -67,8 +67,8 @@ def differences(first: str, second: str) -> tuple[list[tuple[str, bool]], list[t
         The pieces of both, each with True where it differs; joined they are the sentence.
     """
     words = [list(WORD.finditer(sentence)) for sentence in (first, second)]
-    folded = [[word.group().lower() for word in side] for side in words]
-    blocks = difflib.SequenceMatcher(None, *folded, autojunk=False).get_matching_blocks()
+    one, two = ([word.group().lower() for word in side] for side in words)
+    blocks = difflib.SequenceMatcher(None, one, two, autojunk=False).get_matching_blocks()
     same_in_first = {block.a + i for block in blocks for i in range(block.size)}
     same_in_second = {block.b + i for block in blocks for i in range(block.size)}
     return _pieces(first, words[0], same_in_first), _pieces(second, words[1], same_in_second)

@@ -265,7 +265,7 @@ def test_bf16_is_chosen_just_where_the_cpu_says_that_it_has_it() -> None:
 
 def test_a_precision_that_was_set_stands(project: Path, arguments: list[str]) -> None:
     main(["fit", *arguments, "--trainer.precision=bf16-mixed", "--trainer.max_epochs=1"])
-    assert json.loads(Path("tb_logs/mrpc/version_0/metrics.json").read_text())["precision"] == "bf16-mixed"
+    assert json.loads(Path("tb_logs/mrpc/version_0/metrics.json").read_text())["trainer_precision"] == "bf16-mixed"
 
 
 def test_a_runs_config_given_back_to_fit_repeats_it(project: Path, arguments: list[str]) -> None:

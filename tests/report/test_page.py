@@ -202,7 +202,7 @@ def test_legends_lie_outside_of_the_pictures_axes() -> None:
         range(5),
     )
     for name, picture in plots.draw(scored, [], None, ["different", "same"]).items():
-        picture.canvas.draw()
+        picture.draw_without_rendering()
         [axes], legends = picture.axes, [*picture.legends, *picture.axes[0].findobj(Legend)]
         assert len(legends) == (name != "confusion")
         for legend in legends:

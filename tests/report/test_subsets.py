@@ -51,11 +51,9 @@ def test_a_part_without_a_positive_pair_has_no_f1() -> None:
 def test_mistakes_come_by_confidence() -> None:
     labels = numpy.array([1, 0, 1, 0, 1])
     positive = numpy.array([0.4, 0.99, 0.05, 0.2, 0.9])
-    orders = numpy.stack((positive, 1 - positive), axis=1)
-    probabilities = orders[:, ::-1]
-    scored = Scored(labels, probabilities, orders, ["a"] * 5, ["b"] * 5, [10, 11, 12, 13, 14])
+    probabilities = numpy.stack((1 - positive, positive), axis=1)
+    scored = Scored(labels, probabilities, None, ["a"] * 5, ["b"] * 5, [10, 11, 12, 13, 14])
     assert subsets.mistakes(scored) == [1, 2, 0]
-    assert scored.dependent == 5
 
 
 def test_differences_mark_the_words_that_the_other_sentence_lacks_and_lose_no_character() -> None:
