@@ -43,8 +43,6 @@ from mrpc_lightning.run.settings import (
 from mrpc_lightning.run.signals import StopRequest, slurm_job, stopping_at_once
 from mrpc_lightning.run.throughput import Throughput
 
-PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet-ml", "NeptuneLogger": "neptune"}
-
 
 class CLI(LightningCLI):
     """Make the Trainer, model and data of a subcommand, of a new run or of one that is there.
@@ -192,12 +190,6 @@ class CLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except ImportError as error:
-            names = [name for name in PACKAGES if name in str(self.config.trainer.logger)]
-            if not names:
-                raise
-            package = PACKAGES[names[0]]
-            raise InputError(f"trainer.logger {names[0]}: needs {package}: python -m pip install {package}") from error
         except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
@@ -210,7 +202,7 @@ class CLI(LightningCLI):
         try:
             self.model = ParaphraseClassifier.restore(self.content, **self.config.model.as_dict())
         except InputError as error:
-            raise InputError(f"--ckpt_path {self.checkpoint}: {error}") from error
+            raise InputError(f"ckpt_path {self.checkpoint}: {error}") from error
         self.content = without_weights(self.content)
         self.datamodule.tokenizer_files = self.content["MRPCDataModule"]["tokenizer"]
 
@@ -262,4 +254,4 @@ def main(args: list[str] | None = None) -> CLI:
 
 def with_dashes(message: str) -> str:
     """Return a message in which keys such as model.learning_rate are flags."""
-    return re.sub(rf"(?<![\w.\-/])(?=(?:{'|'.join(SECTIONS)})\.[a-z])", "--", message)
+    return re.sub(rf"(?<![\w.\-/])(?=(?:{'|'.join(SECTIONS)})\.[a-z]|ckpt_path\b)", "--", message)

@@ -41,7 +41,13 @@ def prepare(cli: "CLI", stage: str) -> None:
     values, data = cli.config.data, cli.datamodule
     data.trainer = cli.trainer
     data.prepare_data()
-    data.setup(stage)
+    try:
+        data.setup(stage)
+    except InputError as error:
+        what, advice, _ = str(error).partition("; name the positive class last")
+        if not advice or cli.checkpoint is None:
+            raise
+        raise InputError(f"{what}, the classes of the run: rename them in the file") from error
     cli.model.setup(stage)
     check_width(cli.model.model.config, values.max_length, values.pad_to_multiple_of)
     announce(cli)
@@ -134,6 +140,7 @@ def predict(cli: "CLI") -> None:
 def export(cli: "CLI") -> None:
     """Write a model folder."""
     exporting.check(cli.config)
+    announce(cli)
     if cli.trainer.world_size > 1:
         raise InputError("trainer.devices: export needs one process")
     exporting.run(cli.model, cli.datamodule, cli.config, cli.run, cli.checkpoint, cli.content)

@@ -57,7 +57,7 @@ class Predictor:
         try:
             return cls(ParaphraseClassifier.restore(content), device)
         except InputError as error:
-            raise InputError(f"--ckpt_path {checkpoint}: {error}") from error
+            raise InputError(f"ckpt_path {checkpoint}: {error}") from error
 
     def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each pair of sentences, in their order; see `ParaphraseClassifier.predict`."""
@@ -72,7 +72,7 @@ class Predictor:
 
         Args:
             lines: The lines.
-            columns: Keys of the two sentences in a JSON object.
+            columns: Keys of the two sentences in a JSON object. A first line of these two names is a header.
 
         Yields:
             For each line that is not empty the label, a tab and the probability of the positive class; for a JSON
@@ -84,7 +84,8 @@ class Predictor:
         number = 0
         try:
             for number, line in enumerate(lines, 1):
-                if line.strip():
+                is_header = number == 1 and line.rstrip("\r\n").split("\t") == list(columns)
+                if line.strip() and not is_header:
                     yield self._predict_line(line.rstrip("\r\n"), f"standard input, line {number}", columns)
         except UnicodeDecodeError as error:
             raise InputError(f"standard input, line {number + 1} or soon after: not UTF-8") from error
@@ -125,7 +126,7 @@ def load_exported(folder: Path) -> ParaphraseClassifier:
     Raises:
         InputError: If the folder holds no trained model for two classes.
     """
-    key = f"--ckpt_path {folder}"
+    key = f"ckpt_path {folder}"
     try:
         values = without_code(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         config = AutoConfig.for_model(**values)

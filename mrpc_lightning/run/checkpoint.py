@@ -78,12 +78,12 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"--ckpt_path {checkpoint}: holds something other than weights and plain values; nothing of it was run"
+            f"ckpt_path {checkpoint}: holds something other than weights and plain values; nothing of it was run"
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise InputError(f"--ckpt_path {checkpoint}: not a readable checkpoint; it is damaged or cut short") from error
+        raise InputError(f"ckpt_path {checkpoint}: not a readable checkpoint; it is damaged or cut short") from error
     if not isinstance(content, dict) or "encoder_config" not in content:
-        raise InputError(f"--ckpt_path {checkpoint}: not a checkpoint of mrpc_lightning")
+        raise InputError(f"ckpt_path {checkpoint}: not a checkpoint of mrpc_lightning")
     return content
 
 

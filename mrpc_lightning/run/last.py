@@ -103,13 +103,13 @@ class LastCheckpoint(Callback):
         batches = range(batch_idx + 1, batch_idx + 1 + trainer.accumulate_grad_batches)
         if not any(n == ends or (isinstance(every, int) and n % every == 0) for n in batches):
             return
-        self._has_copy, start = False, time.perf_counter()
+        self._has_copy, start, spent = False, time.perf_counter(), time.process_time()
         due = self._copy_seconds < CHEAP or start - self._copied_at > self._copy_seconds / SHARE_OF_TIME
         if isinstance(io, AtomicCheckpointIO) and trainer.global_step and trainer.strategy.broadcast(due):
             io.hold, self._has_copy = True, True
             self._dump(trainer)
             io.hold, self._copied_at = False, start
-            self._copy_seconds = time.perf_counter() - start
+            self._copy_seconds = time.process_time() - spent  # of work, however busy the machine is
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write at the end."""

@@ -200,13 +200,14 @@ def find_checkpoint(ckpt_path: str, logs: Path = LOGS, name: str | None = None, 
         if path.is_dir():
             path = getattr(Run(path), kind)
         if not path.is_file():
-            raise InputError(
-                f"--ckpt_path {ckpt_path}: no {path}; give best, last, a run's folder or a checkpoint file"
-            )
+            raise InputError(f"ckpt_path {ckpt_path}: no {path}; give best, last, a run's folder or a checkpoint file")
         return path
     found = newest(logs, ckpt_path)
     if name is None and not found:
-        raise InputError(f"--ckpt_path {ckpt_path}: no run in {logs} has a {ckpt_path} checkpoint; {TRAIN_HINT}")
+        raise InputError(
+            f"ckpt_path {ckpt_path}: means the {ckpt_path} checkpoint of the newest run, and no run in {logs} has one; "
+            f"{TRAIN_HINT}"
+        )
     if name is None:
         return found[0]
     wanted = Path(name).parts

@@ -1,5 +1,6 @@
 """What a run is set to where nothing else is said, what is refused before it starts, and where its loggers write."""
 
+import importlib.util
 import os
 import re
 import sys
@@ -48,6 +49,7 @@ CHECKPOINT_DEFAULTS = {
     "save_weights_only": True,
     "enable_version_counter": False,
 }
+PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml", "NeptuneLogger": "neptune"}
 SECRET = re.compile(r"api_?key|token|secret|passw", re.IGNORECASE)
 PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)")
 
@@ -79,6 +81,9 @@ def check_settings(config: Any) -> None:
     if kept.dirpath:
         raise InputError("model_checkpoint.dirpath: checkpoints lie in the run's folder; move that with the logger")
     for logger in loggers(trainer):
+        name = str(getattr(logger, "class_path", "")).rpartition(".")[2]
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            raise InputError(f"trainer.logger {name}: needs {PACKAGES[name]}: python -m pip install {PACKAGES[name]}")
         if getattr(getattr(logger, "init_args", None), "sub_dir", None):
             raise InputError("trainer.logger.sub_dir: a run has one folder; use the logger's name or version")
     if trainer.accelerator == "tpu":

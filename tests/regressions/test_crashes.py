@@ -62,7 +62,6 @@ def smiling(smiling_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return copy_to(smiling_run, tmp_path / "project", monkeypatch)
 
 
-@pytest.mark.xfail(strict=True, reason="fit looks for the test file only after training")
 def test_a_missing_test_file_is_refused_before_training(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,14 +70,12 @@ def test_a_missing_test_file_is_refused_before_training(
     assert not Path("tb_logs").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="a run whose label names have an emoji cannot be tested")
 def test_a_run_with_an_emoji_in_its_label_names_is_scored(smiling: Path) -> None:
     main(["test", CPU])
     assert json.loads((RUN / "test_metrics.json").read_text(encoding="utf-8"))["pairs"] == 25
     assert {row["label"] for row in read_predictions(RUN / "test_predictions.csv")} == set(SMILING)
 
 
-@pytest.mark.xfail(strict=True, reason="a run whose label names have an emoji cannot predict")
 def test_a_run_with_an_emoji_in_its_label_names_predicts(smiling: Path) -> None:
     main(["predict", CPU, "--data.predict_file=validation.csv"])
     rows = read_predictions(RUN / "predictions.csv")
@@ -86,19 +83,16 @@ def test_a_run_with_an_emoji_in_its_label_names_predicts(smiling: Path) -> None:
     assert {f"probability_{name}" for name in SMILING} <= set(rows[0])
 
 
-@pytest.mark.xfail(strict=True, reason="a run whose label names have an emoji cannot be exported")
 def test_a_run_with_an_emoji_in_its_label_names_is_exported(smiling: Path) -> None:
     main(["export", CPU, "--to=exported"])
     assert AutoConfig.from_pretrained("exported").id2label == dict(enumerate(SMILING))
 
 
-@pytest.mark.xfail(strict=True, reason="a run whose label names have an emoji cannot be resumed")
 def test_a_run_with_an_emoji_in_its_label_names_goes_on(smiling: Path) -> None:
     resumed = main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert resumed.trainer.global_step == 16 and resumed.model.hparams["label_names"] == SMILING
 
 
-@pytest.mark.xfail(strict=True, reason="pairs without a positive one cannot be scored in both orders")
 def test_pairs_that_are_all_negative_are_scored_in_both_orders(project: Path, arguments: list[str]) -> None:
     # A run that answers "negative" throughout: then F1 is 0/0.
     write_csv(project / "train.csv", [(a, b, int(row == 0)) for row, (a, b, _) in enumerate(make_rows(60))])
@@ -111,7 +105,6 @@ def test_pairs_that_are_all_negative_are_scored_in_both_orders(project: Path, ar
     assert (RUN / "test_report.html").is_file() and len(read_predictions(RUN / "test_predictions.csv")) == 20
 
 
-@pytest.mark.xfail(strict=True, reason="fit ends in UnicodeEncodeError where the terminal is not UTF-8")
 def test_fit_ends_well_where_the_terminal_cannot_show_a_label(project: Path, arguments: list[str]) -> None:
     words = ["fit", *arguments, '--model.label_names=["nein", "schön"]', "--trainer.max_epochs=1"]
     finished = command(words, PYTHONIOENCODING="ascii")
@@ -124,7 +117,6 @@ def umlaut_run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("umlaut"), encoder, '--model.label_names=["schlecht", "schön"]')
 
 
-@pytest.mark.xfail(strict=True, reason="commands end in UnicodeEncodeError where the terminal is not UTF-8")
 @pytest.mark.parametrize("words", [["test"], ["predict", "--pair", "Rents rose", "Rents rose"]])
 def test_other_commands_end_well_where_the_terminal_cannot_show_a_label(
     words: list[str], umlaut_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,7 +131,6 @@ def test_other_commands_end_well_where_the_terminal_cannot_show_a_label(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="processes that Lightning spawns or forks train, and end in a traceback")
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
 def test_spawned_processes_train_to_the_end_or_are_refused_before(
     strategy: str, project: Path, arguments: list[str]
@@ -152,7 +143,6 @@ def test_spawned_processes_train_to_the_end_or_are_refused_before(
         assert not Path("tb_logs").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="ends in a traceback, or in a line about another flag")
 @pytest.mark.parametrize(
     ("flag", "value"), [("val_check_interval", "1000"), ("limit_val_batches", "0.01"), ("limit_train_batches", "0")]
 )
@@ -164,14 +154,12 @@ def test_an_epoch_that_comes_to_no_batch_is_refused_in_one_line(
     assert not LAST.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="a TPU is answered with a traceback")
 def test_a_tpu_is_refused_in_one_line(project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     message = fails(capsys, ["fit", *arguments, "--trainer.accelerator=tpu"])
     assert re.search(r"--trainer\.accelerator tpu: .*(support|TPU)", message)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="/proc is Linux's")
-@pytest.mark.xfail(strict=True, reason="a resumed run keeps last.ckpt mapped, which Windows does not let it replace")
 def test_a_resumed_run_lets_go_of_the_checkpoint_that_it_will_replace(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +176,6 @@ def test_a_resumed_run_lets_go_of_the_checkpoint_that_it_will_replace(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="fit starts two processes for one validation pair")
 def test_fewer_validation_pairs_than_processes_are_refused_in_one_line(project: Path, arguments: list[str]) -> None:
     write_csv(project / "validation.csv", make_rows(1))
     finished = command(["fit", *arguments, *TWO], timeout=100)
@@ -197,7 +184,6 @@ def test_fewer_validation_pairs_than_processes_are_refused_in_one_line(project: 
     assert not Path("tb_logs").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="Stopped is an Exception, which libraries catch")
 def test_code_that_catches_exceptions_does_not_catch_a_stop() -> None:
     assert issubclass(Stopped, BaseException) and not issubclass(Stopped, Exception)
 
@@ -210,7 +196,6 @@ SWALLOWERS = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="code that catches Exception swallows the signal, and the command goes on")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("case", SWALLOWERS)
 def test_a_signal_ends_a_command_whatever_catches_exceptions(
@@ -235,7 +220,6 @@ def test_a_signal_ends_a_command_whatever_catches_exceptions(
     assert stopped.value.code == 128 + signum and sent == [signum]
 
 
-@pytest.mark.xfail(strict=True, reason="two predictions for one table write the same temporary file")
 def test_two_predictions_for_one_table_at_once_do_not_meet(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = {}
     for name, seed in (("one", 3), ("two", 4)):
@@ -289,7 +273,6 @@ def stop_in_validation(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
     return seen
 
 
-@pytest.mark.xfail(strict=True, reason="a signal is looked at after the validation alone")
 @pytest.mark.parametrize(
     ("options", "step"),
     [
@@ -323,7 +306,6 @@ def test_a_run_that_was_stopped_in_a_validation_ends_as_one_that_was_not(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="several processes look for a signal every ten steps alone")
 def test_two_processes_with_slow_steps_stop_within_a_few_of_them(project: Path, arguments: list[str]) -> None:
     """Each step takes a second: ten of them are a tenth of what SLURM leaves a job."""
     Path("slow.py").write_text(

@@ -33,7 +33,6 @@ def other_device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     return device
 
 
-@pytest.mark.xfail(strict=True, reason="--pair and the pipe compute on the CPU, whatever is asked for")
 @pytest.mark.parametrize("piped", [False, True])
 def test_one_pair_is_answered_on_the_device_that_was_asked_for(
     piped: bool,
@@ -59,7 +58,6 @@ def test_one_pair_is_answered_on_the_device_that_was_asked_for(
     assert used == [other_device]
 
 
-@pytest.mark.xfail(strict=True, reason="a batch is no dict, so Lightning waits for each of its tensors")
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_batches_are_copied_to_a_card_without_waiting(
     split: str, project: Path, encoder: str, monkeypatch: pytest.MonkeyPatch
@@ -80,7 +78,6 @@ def test_batches_are_copied_to_a_card_without_waiting(
     assert type(batch) is dict
 
 
-@pytest.mark.xfail(strict=True, reason="beyond eight widths a compiled run goes on uncompiled, without a word")
 def test_a_compiled_run_may_compile_every_width_that_its_batches_have(
     project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

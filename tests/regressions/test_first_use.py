@@ -45,8 +45,6 @@ OTHER_NAMES = {
     "resuming": (["--resume_from_checkpoint", "last.ckpt"], "--ckpt_path"),
 }
 # Those that a flag of nearly the same letters answers already.
-LIKE_OURS = ("evaluation's batch size", "learning rate", "seed", "length")
-NOT_YET = pytest.mark.xfail(strict=True, reason="a flag of another trainer gets no hint, or a wrong one")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,6 @@ def is_answer(answer: Any) -> bool:
     return answer.label in answer.probabilities and sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-2)
 
 
-@pytest.mark.xfail(strict=True, reason="a prediction that has done nothing yet is said to go on where it was")
 def test_a_prediction_that_was_stopped_before_its_first_part_says_that_it_starts_again(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,7 +107,6 @@ def test_a_prediction_that_was_stopped_before_its_first_part_says_that_it_starts
     assert re.search(r"(starts?|begins?) (again|anew|over|from the (beginning|start))", message)
 
 
-@pytest.mark.xfail(strict=True, reason="a model and pairs tokenized for another encoder are trained together")
 def test_a_model_and_data_of_different_encoders_are_not_trained_together(project: Path, encoder: str) -> None:
     shutil.copytree(encoder, "other")
     tokenizer = json.loads(Path("other/tokenizer.json").read_text())
@@ -122,7 +118,6 @@ def test_a_model_and_data_of_different_encoders_are_not_trained_together(project
         make_trainer().fit(ParaphraseClassifier(model_name=encoder), datamodule=make_data("other"))
 
 
-@pytest.mark.xfail(strict=True, reason="other names of classes are answered with a flag that is refused then")
 def test_labels_of_other_names_than_the_runs_are_not_answered_with_a_flag_that_is_refused(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +131,6 @@ def test_labels_of_other_names_than_the_runs_are_not_answered_with_a_flag_that_i
 
 
 @pytest.mark.parametrize("quote", ["", '"'], ids=["plain", "quoted"])
-@pytest.mark.xfail(strict=True, reason="a file with semicolons is blamed for its columns or its quote marks")
 def test_a_csv_with_semicolons_is_told_what_stands_between_its_fields(
     quote: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +141,6 @@ def test_a_csv_with_semicolons_is_told_what_stands_between_its_fields(
 
 
 @pytest.mark.parametrize(("logger", "package"), [("WandbLogger", "wandb"), ("MLFlowLogger", "mlflow")])
-@pytest.mark.xfail(strict=True, reason="a logger whose package is missing is refused in nine hundred characters")
 def test_a_logger_whose_package_is_missing_says_in_a_short_line_what_to_install(
     logger: str, package: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +150,6 @@ def test_a_logger_whose_package_is_missing_says_in_a_short_line_what_to_install(
     assert "pip install" in message and package in message and len(message) < 200
 
 
-@pytest.mark.xfail(strict=True, reason="a mistyped key is named without its file and line")
 def test_a_mistyped_key_is_named_with_its_config_file_and_line(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,7 +160,6 @@ def test_a_mistyped_key_is_named_with_its_config_file_and_line(
     assert re.search(r"typo\.yaml\W+(line )?4\b", message)
 
 
-@pytest.mark.xfail(strict=True, reason="a reader that has seen enough is reported as an error of writing")
 def test_a_reader_that_has_seen_enough_is_no_error(finished: Path) -> None:
     command = [sys.executable, "-m", "mrpc_lightning", "test", CPU]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -179,9 +170,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished: Path) -> None:
     assert not re.search("error|pipe|Traceback", errors, re.IGNORECASE)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[] if case in LIKE_OURS else NOT_YET) for case in OTHER_NAMES]
-)
+@pytest.mark.parametrize("case", OTHER_NAMES)
 def test_a_flag_of_another_trainer_is_answered_with_the_one_that_does_this_here(
     case: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,7 +181,6 @@ def test_a_flag_of_another_trainer_is_answered_with_the_one_that_does_this_here(
     assert re.search(rf"{re.escape(flag)}(?![\w.])", hint)
 
 
-@pytest.mark.xfail(strict=True, reason="a flag that there is nothing like gets an absurd hint")
 def test_a_flag_that_there_is_nothing_like_gets_no_hint_of_something_else(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,14 +189,12 @@ def test_a_flag_that_there_is_nothing_like_gets_no_hint_of_something_else(
 
 
 @pytest.mark.parametrize("name", ["validation.csv", "new.csv"], ids=["there", "not there"])
-@pytest.mark.xfail(strict=True, reason="a file after predict is taken for a checkpoint's")
 def test_a_file_after_predict_is_answered_with_the_flag_that_takes_it(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert f"--data.predict_file {name}" in fails(capsys, ["predict", name])
 
 
-@pytest.mark.xfail(strict=True, reason="the default length is refused as though somebody had typed it")
 def test_the_demo_encoder_needs_no_flag_of_its_own_or_says_which(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,31 +205,26 @@ def test_the_demo_encoder_needs_no_flag_of_its_own_or_says_which(
         assert "--data.max_length 64" in message and "default" in message and "128" in message
 
 
-@pytest.mark.xfail(strict=True, reason="a wrong list of names is refused without showing a right one")
 def test_names_of_classes_that_are_no_list_are_answered_with_an_example(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert """'["a", "b"]'""" in fails(capsys, ["fit", *arguments, "--model.label_names", "a,b"])
 
 
-@pytest.mark.xfail(strict=True, reason="the package lists neither of its classes")
 def test_the_package_lists_its_classes() -> None:
     assert {"MRPCDataModule", "ParaphraseClassifier", "main"} <= set(dir(mrpc_lightning))
 
 
 @pytest.mark.parametrize(("kind", "argument"), [(MRPCDataModule, "train_file"), (ParaphraseClassifier, "warmup")])
-@pytest.mark.xfail(strict=True, reason="the help of a constructor is Lightning's")
 def test_the_help_of_a_constructor_explains_its_arguments(kind: type, argument: str) -> None:
     assert argument in (inspect.getdoc(kind.__init__) or "")  # type: ignore[misc]  # of the class
 
 
-@pytest.mark.xfail(strict=True, reason="batches before setup end in a KeyError")
 def test_batches_that_are_asked_for_before_setup_are_refused_with_advice(project: Path, encoder: str) -> None:
     with pytest.raises(InputError, match="setup"):
         make_data(encoder).train_dataloader()
 
 
-@pytest.mark.xfail(strict=True, reason="a table in memory ends in an error of pandas")
 def test_a_table_in_memory_is_taken_or_refused_in_plain_words(project: Path, encoder: str) -> None:
     pandas = pytest.importorskip("pandas")
     try:
@@ -253,14 +234,12 @@ def test_a_table_in_memory_is_taken_or_refused_in_plain_words(project: Path, enc
         assert "train_file" in message and "DataFrame" in message and "\n" not in message
 
 
-@pytest.mark.xfail(strict=True, reason="a model that Lightning's own Trainer trained has no tokenizer to answer with")
 def test_a_model_that_lightnings_own_trainer_trained_answers_pairs(project: Path, encoder: str) -> None:
     model = ParaphraseClassifier(model_name=encoder)
     make_trainer().fit(model, datamodule=make_data(encoder))
     assert is_answer(model.predict([PAIR])[0])
 
 
-@pytest.mark.xfail(strict=True, reason="a model that Lightning loaded has no tokenizer to answer with")
 def test_a_model_that_lightning_loaded_from_a_checkpoint_answers_as_the_run_does(finished: Path) -> None:
     model = ParaphraseClassifier.load_from_checkpoint(RUN / "checkpoints/best.ckpt", map_location="cpu")
     [answer], [expected] = model.predict([PAIR]), from_run().predict([PAIR])
@@ -268,7 +247,6 @@ def test_a_model_that_lightning_loaded_from_a_checkpoint_answers_as_the_run_does
     assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-2)
 
 
-@pytest.mark.xfail(strict=True, reason="an exported folder cannot be loaded in code")
 def test_an_exported_folder_answers_as_the_run_does(finished: Path) -> None:
     main(["export", CPU, "--to=exported"])
     [expected] = from_run().predict([PAIR])
@@ -302,7 +280,6 @@ MISTAKES: dict[str, tuple[Callable[[str], object], list[str], str]] = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-@pytest.mark.xfail(strict=True, reason="Python's errors speak of flags")
 def test_an_error_names_a_key_in_python_and_a_flag_on_the_command_line(
     case: str, project: Path, encoder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

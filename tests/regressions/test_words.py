@@ -4,15 +4,14 @@ import io
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
-from helpers import RUN, copy_to, fails, make_rows, read_predictions, stop, train
+from helpers import RUN, copy_to, fails, from_run, make_rows, read_predictions, stop, train
 
-from mrpc_lightning import ParaphraseClassifier, main
+from mrpc_lightning import main
 
 CPU = "--trainer.accelerator=cpu"
 PREDICT = ["predict", CPU, "--data.predict_file=validation.csv"]
@@ -47,13 +46,11 @@ def metrics(name: str = "test_metrics.json") -> dict[str, Any]:
     return content
 
 
-@pytest.mark.xfail(strict=True, reason="test of a run of own files passes over --data.dataset_name")
 def test_another_data_set_is_the_one_that_is_scored(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if done_or_refused(["test", CPU, "--data.dataset_name=demo"], "--data.dataset_name", capsys):
         assert "demo" in metrics()["source"] and metrics()["pairs"] != 25
 
 
-@pytest.mark.xfail(strict=True, reason="test of a run of own files takes no --data.data_dir")
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_another_folder_is_the_one_that_is_scored(split: str, trained: Path) -> None:
     parts = {
@@ -65,7 +62,6 @@ def test_another_folder_is_the_one_that_is_scored(split: str, trained: Path) -> 
     assert metrics()["pairs"] == len(parts[split]) and "folder" in metrics()["source"]
 
 
-@pytest.mark.xfail(strict=True, reason="predict of standard input passes over --output")
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_answers_of_standard_input_are_written_where_output_says(
     ending: str, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -81,7 +77,6 @@ def renamed_run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("renamed"), encoder, "--model_checkpoint.filename=mine")
 
 
-@pytest.mark.xfail(strict=True, reason="best.ckpt alone is taken for a run's best checkpoint")
 @pytest.mark.parametrize("words", [["test", CPU], PREDICT, ["export", CPU, "--to=exported"]])
 def test_a_best_checkpoint_is_found_by_whatever_name_the_run_gave_it(
     words: list[str],
@@ -97,15 +92,13 @@ def test_a_best_checkpoint_is_found_by_whatever_name_the_run_gave_it(
     assert f"loaded    {RUN}/checkpoints/mine.ckpt" in capsys.readouterr().out
 
 
-@pytest.mark.xfail(strict=True, reason="best.ckpt alone is taken for a run's best checkpoint")
 def test_a_model_is_loaded_from_a_best_checkpoint_of_another_name(
     renamed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy_to(renamed_run, tmp_path / "project", monkeypatch)
-    assert len(ParaphraseClassifier.from_run("best").predict([(FIRST, SECOND)])) == 1
+    assert len(from_run("best").predict([(FIRST, SECOND)])) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="an idx that is negative has all of them numbered anew")
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
 def test_a_files_own_numbers_are_kept_or_refused(
     ending: str, trained: Path, capsys: pytest.CaptureFixture[str]
@@ -125,7 +118,6 @@ def test_a_files_own_numbers_are_kept_or_refused(
         assert [row["idx"] for row in read_predictions(RUN / "predictions.csv")] == ["7", "9", "-1"]
 
 
-@pytest.mark.xfail(strict=True, reason="a table called MRPC.tsv is GLUE's, whether --glue is given or not")
 @pytest.mark.parametrize("folder", ["", "sub/"])
 def test_a_table_called_mrpc_is_an_ordinary_one(folder: str, trained: Path) -> None:
     main([*PREDICT, f"--output={folder}other.tsv"])
@@ -134,7 +126,6 @@ def test_a_table_called_mrpc_is_an_ordinary_one(folder: str, trained: Path) -> N
     assert Path(f"{folder}MRPC.tsv").read_bytes() == Path(f"{folder}other.tsv").read_bytes()
 
 
-@pytest.mark.xfail(strict=True, reason="a field above 131,072 characters is taken for an open quote mark")
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_a_sentence_of_any_length_is_read(ending: str, trained: Path) -> None:
     long = " ".join(["Rents in Oslo rose on Monday"] * 7000)
@@ -147,7 +138,6 @@ def test_a_sentence_of_any_length_is_read(ending: str, trained: Path) -> None:
     assert [(row["sentence1"], row["sentence2"]) for row in found] == rows[1:]
 
 
-@pytest.mark.xfail(strict=True, reason="no and yes in YAML are answered with the name of a type")
 def test_label_names_that_yaml_takes_for_false_and_true_are_to_be_quoted(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,7 +157,6 @@ def answers(text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return capsys.readouterr().out.splitlines()
 
 
-@pytest.mark.xfail(strict=True, reason="the pipe asks objects for sentence1 and sentence2, whatever flags say")
 def test_objects_of_standard_input_have_the_columns_that_flags_name(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +164,6 @@ def test_objects_of_standard_input_have_the_columns_that_flags_name(
     assert json.loads(line)["question1"] == FIRST and "prediction" in json.loads(line)
 
 
-@pytest.mark.xfail(strict=True, reason="the pipe answers a header line as though it were a pair")
 def test_a_header_line_of_standard_input_names_columns_and_is_no_pair(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,7 +172,6 @@ def test_a_header_line_of_standard_input_names_columns_and_is_no_pair(
     assert [line for line in found if re.fullmatch(r"\w+\t\d\.\d+", line)] == [expected]
 
 
-@pytest.mark.xfail(strict=True, reason="a path with a space is not quoted in the command to go on with")
 def test_the_command_to_go_on_with_can_be_pasted(
     project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,7 +181,6 @@ def test_the_command_to_go_on_with_can_be_pasted(
     assert main(pasted[3:]).trainer.global_step == 16
 
 
-@pytest.mark.xfail(strict=True, reason="a path with a space is not quoted in the commands that follow a run")
 def test_the_commands_that_follow_a_run_can_be_pasted(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,11 +190,6 @@ def test_the_commands_that_follow_a_run_can_be_pasted(
     assert len(pasted) == 2 and all("my runs/mrpc/version_0" in words for words in pasted)
 
 
-@pytest.mark.xfail(
-    sys.version_info >= (3, 12),  # before, Python's own search leaves such links out
-    strict=True,
-    reason="a link to nowhere ends every command that looks for a run",
-)
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
 def test_a_link_to_nowhere_is_passed_over(name: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path("tb_logs/x/version_0/checkpoints")
