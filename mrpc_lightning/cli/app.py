@@ -297,7 +297,7 @@ def main(args: list[str] | None = None) -> CLI:
     except InputError as error:
         if debug:
             raise
-        keys = r"(?<![\w.-])((?:model|data|trainer|early_stopping|model_checkpoint)\.[a-z])"
+        keys = r"(?<![\w.-])((?:model|data)\.[a-z]|trainer\.(?:max_|devices))"
         raise_usage(re.sub(keys, r"--\1", str(error)))
     except OSError as error:
         if error.filename is not None and not debug:
