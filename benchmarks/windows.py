@@ -28,7 +28,7 @@ words = sys.argv[3:]
 command = main([*words, "--early_stopping.patience=1000", "--trainer.enable_progress_bar=false"])
 folder = command.folder if command.checkpoint else command.trainer.log_dir
 metrics = json.load(open(f"{folder}/metrics.json"))
-figures = torch.load(f"{folder}/checkpoints/last.ckpt", weights_only=True)["figures"]
+figures = torch.load(f"{folder}/checkpoints/last.ckpt", weights_only=True)["metrics"]
 batches = command.datamodule.train_dataloader().sampler
 lengths, padded, total = batches.lengths, 0, 0
 for batch in batches:
