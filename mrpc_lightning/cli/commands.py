@@ -4,10 +4,10 @@ import contextlib
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from mrpc_lightning.cli.build import CLI
 from mrpc_lightning.deploy import export as exporting
 from mrpc_lightning.deploy import predict as predicting
 from mrpc_lightning.deploy.predictor import Predictor, show
@@ -20,13 +20,10 @@ from mrpc_lightning.run.resume import how_to_resume
 from mrpc_lightning.run.run import LOGS, Run
 from mrpc_lightning.run.settings import check_batches
 
-if TYPE_CHECKING:
-    from mrpc_lightning.cli.app import CLI
-
 TRIAL = "\nfast_dev_run: a batch or so of everything ran; nothing was saved; no metric means anything"
 
 
-def run(cli: "CLI") -> None:
+def run(cli: CLI) -> None:
     """Run a subcommand; if it fails, end the processes that it started."""
     try:
         {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict, "export": export}[cli.command](cli)
@@ -36,9 +33,9 @@ def run(cli: "CLI") -> None:
             launcher.kill(signal.SIGTERM)  # else the other processes wait for this one
 
 
-def prepare(cli: "CLI", stage: str) -> None:
+def prepare(cli: CLI, stage: str) -> None:
     """Read the pairs and the encoder, and say what was loaded: mistakes show before anything is written or computed."""
-    values, data = cli.config.data, cli.datamodule
+    data = cli.datamodule
     data.trainer = cli.trainer
     data.prepare_data()
     try:
@@ -49,18 +46,20 @@ def prepare(cli: "CLI", stage: str) -> None:
             raise
         raise InputError(f"{what}, the classes of the run: rename them in the file") from error
     cli.model.setup(stage)
-    check_width(cli.model.model.config, values.max_length, values.pad_to_multiple_of)
     announce(cli)
 
 
-def announce(cli: "CLI") -> None:
+def announce(cli: CLI) -> None:
     """Print what the person should know before the work begins."""
+    values = cli.config.data
+    if cli.model.model is not None:
+        check_width(cli.model.model.config, values.max_length, values.pad_to_multiple_of)
     loaded = [] if cli.checkpoint is None else [f"loaded    {describe(cli.checkpoint, cli.content)}"]
     for note in (*cli.notes, *loaded):
         say(cli.trainer, note)
 
 
-def fit(cli: "CLI") -> None:
+def fit(cli: CLI) -> None:
     """Train, score the best checkpoint on the validation split, and close with a table and a report."""
     data, trainer, model = cli.datamodule, cli.trainer, cli.model
     if cli.config.data.test_file:
@@ -81,7 +80,7 @@ def fit(cli: "CLI") -> None:
         raise
 
 
-def evaluate(cli: "CLI") -> None:
+def evaluate(cli: CLI) -> None:
     """Score a checkpoint, and close with a table; `test` with a report as well."""
     split = cli.datamodule.test_split if cli.command == "test" else "validation"
     prepare(cli, cli.command)
@@ -99,13 +98,13 @@ def evaluate(cli: "CLI") -> None:
     final.evaluate(cli.trainer, cli.model, cli.datamodule, folder_of(cli), cli.command, split, weights, warnings)
 
 
-def folder_of(cli: "CLI") -> Run:
+def folder_of(cli: CLI) -> Run:
     """Return where a command writes: the run; for an encoder that no run trained, a folder of its own."""
     name = str(cli.model.hparams["model_name"]).strip("./").replace("/", "--")
     return cli.run or Run(LOGS / "pretrained" / name)
 
 
-def predict(cli: "CLI") -> None:
+def predict(cli: CLI) -> None:
     """Predict one pair, those of standard input, or all of a file."""
     predicting.check(cli.config)
     config, values = cli.config, cli.config.data
@@ -137,10 +136,8 @@ def predict(cli: "CLI") -> None:
     predicting.run(cli.trainer, cli.model, cli.datamodule, path, made_by, config.glue)
 
 
-def export(cli: "CLI") -> None:
+def export(cli: CLI) -> None:
     """Write a model folder."""
     exporting.check(cli.config)
     announce(cli)
-    if cli.trainer.world_size > 1:
-        raise InputError("trainer.devices: export needs one process")
     exporting.run(cli.model, cli.datamodule, cli.config, cli.run, cli.checkpoint, cli.content)

@@ -2,11 +2,10 @@
 
 import ctypes
 import difflib
-import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from mrpc_lightning import __version__, demo
 
@@ -78,18 +77,3 @@ def keep_memory() -> None:
     if mallopt is not None:
         for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(option, 2**31 - 1)
-
-
-def import_main() -> Callable[..., Any]:
-    """Import the command line, which takes seconds, and return its `main`.
-
-    Python's garbage collector is off meanwhile, and told to pass over what was imported afterwards: it would look
-    through objects that stay until the process ends. That saves a third of the time.
-    """
-    gc.disable()
-    try:
-        from mrpc_lightning.cli.app import main
-    finally:
-        gc.enable()
-    gc.freeze()
-    return main

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from mrpc_lightning.cli.parser import Parser, flags_given, keys_of_files, split_
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED
-from mrpc_lightning.run.resume import NOT_OF_A_RUN, changes, read_recipe, show
+from mrpc_lightning.run.resume import NOT_OF_A_RUN, changes, check_secrets, read_recipe, show
 from mrpc_lightning.run.run import Run, flatten
 
 SOURCES = ("train_file", "validation_file", "data_dir", "dataset_name", "dataset_config")
@@ -64,10 +65,13 @@ class Merge:
             InputError: If a flag changes what shapes the training, or the run's folder decides on code.
         """
         own = run.folder / "config.yaml"
-        recipe = read_recipe(run, any(Path(name).is_file() and own.samefile(name) for name in self.files))
+        recipe = read_recipe(
+            run, any(Path(name).is_file() and own.is_file() and own.samefile(name) for name in self.files)
+        )
         base, config = self._parse([], recipe, []), self._parse([], recipe, self.flags)
         self.notes += changes(flatten(base.as_dict()), flatten(config.as_dict()))
         self._note_passed_over(flatten(base.as_dict()), "run")
+        check_secrets(flatten(config.as_dict()))
         return self._parse(self.files, recipe, self.flags)
 
     def _parse(self, files: list[str], values: Mapping[str, Any], flags: list[str]) -> Any:
@@ -78,8 +82,15 @@ class Merge:
         different = {
             key: f"{key} {show(value)} ({owner}: {show(kept[key])})"
             for key, value, _ in self.in_files
-            if key in kept and kept[key] != value and key not in (*NOT_OF_A_RUN, "trainer.logger")
+            if key in kept and not is_same(value, kept[key]) and key not in (*NOT_OF_A_RUN, "trainer.logger")
         }
         if different:
             listed = ", ".join(text for _, text in sorted(different.items()))
             self.notes.append(f"config    passed over, as the {owner} says otherwise: {listed}")
+
+
+def is_same(given: Any, kept: Any) -> bool:
+    """Say whether a config file's value is the one that is kept; 2e-5 is a text for YAML, and a number here."""
+    if isinstance(given, str) and isinstance(kept, float) and re.fullmatch(r"[-+.\de]+", given):
+        given = float(given)
+    return bool(given == kept)

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mrpc_lightning import demo
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.report.metrics import number
 from mrpc_lightning.run.run import Run, flatten
 from mrpc_lightning.text import CONTROLS, duration
 
@@ -69,7 +70,7 @@ def write(
             dataset_split=metrics["split"],
             metric_type=metric,
             metric_name=title,
-            metric_value=round(exported[metric], 4),
+            metric_value=float(number(exported[metric])),
         )
         for metric, title in TITLES.items()
         if exported.get(metric) is not None
@@ -94,6 +95,7 @@ def write(
     )
     body = environment.get_template("card.md.jinja").render(
         metrics=metrics,
+        number=number,
         about=about,
         run=run,
         symmetric=content.get("hyper_parameters", {}).get("symmetric"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.pairs.sources import pair_key
 from mrpc_lightning.report.metrics import TITLES, number
 from mrpc_lightning.text import printable, shorten
 
@@ -86,8 +87,3 @@ def of_schedule(step: int, total_steps: int, learning_rate: float, peak: float) 
         f"training ended at optimizer step {step:,} of the {total_steps:,} that the schedule is sized for: the "
         f"learning rate did not come down to 0, it was still {learning_rate:.2g} of {peak:.2g}"
     ]
-
-
-def pair_key(first: str, second: str) -> frozenset[str]:
-    """Return what two pairs have in common that differ in order, case or spaces alone."""
-    return frozenset(" ".join(sentence.casefold().split()) for sentence in (first, second))

@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import numpy
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
@@ -178,9 +180,10 @@ def write(
         for old in run.path(f"{prefix}pictures/*").parent.glob("*.png"):
             old.unlink()  # another model may have had others
         for name, picture in pictures.items():
-            run.write(f"{prefix}pictures/{name}.png", plots.png(picture))
+            drawn = run.write(f"{prefix}pictures/{name}.png", plots.png(picture))
             for logger in (logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)):
-                logger.experiment.add_figure(name, picture, trainer.global_step, close=False)
+                pixels = numpy.asarray(Image.open(drawn).convert("RGB"))
+                logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
         title = f"{model.hparams['model_name']}, {title}"
         run.write(f"{prefix}report.html", page.render(scored, content, names, title, pictures, diagnosis, config))
     run.write(f"{prefix}metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")

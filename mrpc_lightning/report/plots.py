@@ -59,6 +59,9 @@ def draw(
         if scored.orders is not None:
             given, swapped = scored.orders.T
             pictures["orders"] = _one(lambda axes: _orders(axes, given, swapped, label_names[1]))
+        for picture in pictures.values():  # the layout takes longer than the drawing: once for PNG and SVG
+            picture.draw_without_rendering()
+            picture.set_layout_engine("none")
     return pictures
 
 

@@ -50,20 +50,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise InputError(f"{final}: the checkpoint cannot be written: {reason}{kept}") from error
 
 
-def record_facts(trainer: Trainer, recipe: str, job: tuple[str | None, list[str]]) -> str:
+def record_facts(trainer: Trainer, recipe: str, job: str | None) -> str:
     """Let each checkpoint of a run say what it was made with.
 
     Args:
         trainer: The run's Trainer.
         recipe: The run's recipe as YAML.
-        job: The SLURM job, if this is one, and the command line, by which a requeued job knows its run.
+        job: What a requeued SLURM job knows its run by; None outside of SLURM.
 
     Returns:
         The text of config.yaml: the recipe under the same facts.
     """
     about = describe_run(trainer)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's own stays
-        facts = {"made_with": about, "world_size": trainer.world_size, "slurm_job": job if job[0] else None}
+        facts = {"made_with": about, "world_size": trainer.world_size, "slurm_job": job}
         trainer.strategy.checkpoint_io = AtomicCheckpointIO(facts)
     return "".join(f"# {name}: {value}\n" for name, value in about.items()) + recipe
 
@@ -82,7 +82,8 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise InputError(f"ckpt_path {checkpoint}: not a readable checkpoint; it is damaged or cut short") from error
-    if not isinstance(content, dict) or "encoder_config" not in content:
+    needed = ("encoder_config", "hyper_parameters", "datamodule_hyper_parameters", "MRPCDataModule", "loops")
+    if not isinstance(content, dict) or not all(name in content for name in needed):
         raise InputError(f"ckpt_path {checkpoint}: not a checkpoint of mrpc_lightning")
     return content
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -38,7 +39,7 @@ def from_first_process(decide: Callable[[], str]) -> str:
     store = TCPStore(
         launched.main_address,
         launched.main_port,
-        # torchrun has a store of its own at this address; elsewhere PyTorch will share this one.
+        # torchrun has a store of its own at this address.
         is_master=is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
         multi_tenant=True,
         wait_for_workers=False,
@@ -48,10 +49,16 @@ def from_first_process(decide: Callable[[], str]) -> str:
     if is_first:
         try:
             store.set(key, f"decided {decide()}")
-        except InputError as error:
+        except BaseException as error:
             store.set(key, f"refused {error}")
             raise
+        finally:  # the store ends with this function: every process must have read it
+            for _ in range(10 * SECONDS):
+                if store.add(f"{key}/read", 0) >= launched.world_size() - 1:
+                    break
+                time.sleep(0.1)
     verdict, _, content = store.get(key).decode().partition(" ")
+    store.add(f"{key}/read", int(not is_first))
     if verdict == "refused":
         raise InputError(content)
     return content

@@ -1,6 +1,7 @@
 """What a resumed run may change, and what keeps it from being resumed."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -39,6 +40,8 @@ NAMES = ("accelerator", "strategy", "profiler")  # those that a word may choose 
 KNOWN_LOGGERS = ("lightning.pytorch.loggers.TensorBoardLogger", "lightning.pytorch.loggers.CSVLogger")
 PLAIN = (bool, int, float, str, type(None))
 HIDDEN = "***"  # stands in config.yaml for a secret
+SECRET = re.compile(r"api_?key|token|secret|passw", re.IGNORECASE)
+PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)")
 
 
 def read_recipe(run: Run, trusted: bool) -> dict[str, Any]:
@@ -46,11 +49,11 @@ def read_recipe(run: Run, trusted: bool) -> dict[str, Any]:
 
     Args:
         run: The run.
-        trusted: The user named the run's config.yaml. Otherwise the folder may come from a stranger: what names code,
-            or a place outside the folder, is refused.
+        trusted: The user named the run's config.yaml. Otherwise the folder may come from a stranger, and what names
+            code is refused.
 
     Raises:
-        InputError: If the recipe is missing or damaged, names code, or lacks a secret.
+        InputError: If the recipe is missing or damaged, or names code.
     """
     recipe = {key: value for key, value in run.config.items() if key not in NOT_OF_A_RUN}
     path = run.folder / "config.yaml"
@@ -58,8 +61,8 @@ def read_recipe(run: Run, trusted: bool) -> dict[str, Any]:
         section, _, name = key.partition(".")
         if not name and key not in ("seed_everything", "checkpoint_every"):
             raise InputError(f"{path}: damaged: {key} is not a section of keys")
-        if HIDDEN in str(value):
-            raise InputError(f"--{key}: {path} hides the secret in it; give the flag again")
+        if not re.fullmatch(r"[\w.]+", str(key)):  # jsonargparse appends to a key that ends in +
+            raise InputError(f"{path}: damaged: {key} is no key")
         if not trusted and not is_plain(section, name, value):
             raise InputError(
                 f"the run used {class_path(value)} for {key}, which a run's folder may not decide; give the run's own "
@@ -98,6 +101,17 @@ def show(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
+def check_secrets(values: Mapping[str, Any]) -> None:
+    """Check that no secret is still hidden.
+
+    Raises:
+        InputError: If one is.
+    """
+    for key, value in values.items():
+        if HIDDEN in str(value):
+            raise InputError(f"{key}: the run's config.yaml hides the secret in it; give the flag again")
+
+
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return a line for each value that flags change in a resumed run.
 
@@ -110,7 +124,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """
     notes = []
     for key in sorted(before.keys() | after.keys()):
-        old, new = before.get(key), after.get(key)
+        old, new = (without_secrets(values.get(key), key) for values in (before, after))
         if old == new or key in NOT_OF_A_RUN:
             continue
         if not any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE):
@@ -135,6 +149,14 @@ def check_resumable(checkpoint: Path, content: Mapping[str, Any]) -> None:
         )
     if "processes" not in content:
         raise InputError(f"--ckpt_path {checkpoint}: not written to be resumed, as last.ckpt is; it can be scored")
+
+
+def check_place(checkpoint: Path) -> None:
+    """Check that a checkpoint to resume from is a plain file in its run's folder.
+
+    Raises:
+        InputError: If it is not.
+    """
     if checkpoint.parent.name != "checkpoints":
         raise InputError(
             f"--ckpt_path {checkpoint}: a run is resumed in its own folder: put the file back as "
@@ -155,10 +177,11 @@ def check_unfinished(checkpoint: Path, content: Mapping[str, Any], config: Any) 
     Raises:
         InputError: If the run has come to its end.
     """
-    if not Run.of(checkpoint).metrics:
-        return  # nothing may be left to train, but it was not scored yet
+    metrics = Run.of(checkpoint).metrics
     progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
     epochs, steps = progress["completed"], content["global_step"]
+    if not metrics or metrics.get("epochs_trained", epochs) < epochs:
+        return  # nothing may be left to train, but it was not scored yet
     max_epochs, max_steps = config.trainer.max_epochs, config.trainer.max_steps
     if max_epochs is not None and 0 <= max_epochs <= epochs:
         raise InputError(f"{checkpoint}: has trained for {epochs} epochs; raise --trainer.max_epochs to train on")
@@ -174,20 +197,24 @@ def check_unfinished(checkpoint: Path, content: Mapping[str, Any], config: Any) 
         )
 
 
-def requeued(last: list[Path], job: str | None, words: list[str], read: Any) -> Path | None:
+def job_key(job: str | None, words: list[str]) -> str | None:
+    """Return what a SLURM job's run is known by: a hash, as the command line may hold secrets; None without a job."""
+    return job and hashlib.sha256("\n".join([job, *words]).encode()).hexdigest()
+
+
+def requeued(last: list[Path], job: str | None, read: Any) -> Path | None:
     """Return the checkpoint that the same command left behind before its SLURM job was put back into the queue.
 
     Args:
         last: The checkpoints to look through, the newest first.
-        job: The SLURM job that this is, if it is one.
-        words: The command line.
+        job: What `job_key` returned.
         read: Reads a checkpoint.
     """
     if job is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
         return None
     for path in last:
         with contextlib.suppress(InputError):  # another's, or damaged: not the one that is looked for
-            if read(path).get("slurm_job") == (job, words):
+            if read(path).get("slurm_job") == job:
                 return path
     return None
 
@@ -195,3 +222,14 @@ def requeued(last: list[Path], job: str | None, words: list[str], read: Any) -> 
 def how_to_resume(what: str, folder: Path) -> str:
     """Return the lines that say how to resume a run."""
     return f"{what}; resume with:\n  python -m mrpc_lightning fit --ckpt_path {shlex.quote(str(folder))}"
+
+
+def without_secrets(values: Any, key: str = "") -> Any:
+    """Return the Trainer's values with the keys, tokens and passwords hidden that its loggers are given."""
+    if isinstance(values, dict):
+        return {name: without_secrets(value, str(name)) for name, value in values.items()}
+    if isinstance(values, list):
+        return [without_secrets(value, key) for value in values]
+    if isinstance(values, str):
+        return HIDDEN if SECRET.search(key) else PASSWORD.sub(rf"\1:{HIDDEN}", values)
+    return values

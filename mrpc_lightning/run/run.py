@@ -83,7 +83,7 @@ class Run:
     def best(self) -> Path:
         """The checkpoint of the best epoch, whatever it is called."""
         names = [str(self.metrics.get("checkpoint") or "best.ckpt")]
-        with contextlib.suppress(InputError, OSError):
+        with contextlib.suppress(InputError, OSError, AttributeError):
             names.append(f"{(self.config.get('model_checkpoint') or {}).get('filename') or 'best'}.ckpt")
         paths = [self.checkpoints / Path(name).name for name in names]
         return next((path for path in paths if path.is_file()), paths[0])
@@ -250,5 +250,5 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping) and "class_path" not in value and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     ModelCheckpoint,
@@ -21,7 +23,6 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import METRICS
 from mrpc_lightning.nn.precision import choose_precision
 from mrpc_lightning.run.recorder import EpochBar
-from mrpc_lightning.run.resume import HIDDEN
 from mrpc_lightning.run.run import LOGS, Run
 
 TRAINER_DEFAULTS = {
@@ -50,8 +51,6 @@ CHECKPOINT_DEFAULTS = {
     "enable_version_counter": False,
 }
 PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml", "NeptuneLogger": "neptune"}
-SECRET = re.compile(r"api_?key|token|secret|passw", re.IGNORECASE)
-PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)")
 
 
 def check_settings(config: Any) -> None:
@@ -90,6 +89,9 @@ def check_settings(config: Any) -> None:
         raise InputError("trainer.accelerator tpu: TPUs are not supported; nobody has run this on one")
     if re.search("spawn|fork|notebook|xla|deepspeed", str(trainer.strategy)):
         raise InputError(f"trainer.strategy {trainer.strategy}: is not supported; use ddp, which starts processes anew")
+    launched = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    if trainer.num_nodes > 1 and not launched:
+        raise InputError(f"trainer.num_nodes {trainer.num_nodes}: start the processes with torchrun or SLURM")
     devices, cores = str(trainer.devices), os.cpu_count() or 1
     on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu and devices.isdigit() and int(devices) > cores:
@@ -151,12 +153,13 @@ def check_callbacks(callbacks: list[Any], trainer: Any, resumed: bool) -> None:
         raise InputError(f"--ckpt_path: a run with {', '.join(names)} cannot be resumed exactly where it stopped")
 
 
-def choose_for_machine(trainer: Any, trained_in: str | None) -> tuple[dict[str, Any], str]:
+def choose_for_machine(trainer: Any, trained_in: str | None, resumed: bool) -> tuple[dict[str, Any], str]:
     """Choose the precision, and whether to show a progress bar, where nothing was said.
 
     Args:
         trainer: The Trainer's configuration, with its callbacks made.
         trained_in: The precision of the run that is used or resumed: its metrics are those of that precision.
+        resumed: Whether the run is resumed, which another precision would not do exactly.
 
     Returns:
         Arguments of the Trainer, and why it is this precision.
@@ -164,8 +167,10 @@ def choose_for_machine(trainer: Any, trained_in: str | None) -> tuple[dict[str, 
     Raises:
         InputError: If the hardware does not compute in that precision.
     """
-    precision, reason = choose_precision(trainer.precision or available(trained_in), trainer.accelerator)
-    if not trainer.precision and available(trained_in):
+    if trained_in == "16-mixed" and not torch.cuda.is_available() and not resumed:
+        trained_in = None  # a CPU does not compute in it
+    precision, reason = choose_precision(trainer.precision or trained_in, trainer.accelerator)
+    if not trainer.precision and trained_in:
         reason = "as the run was trained"
     if precision == "16-mixed" and (trainer.accelerator == "cpu" or not torch.cuda.is_available()):
         raise InputError("trainer.precision 16-mixed: a CPU does not compute in fp16; give bf16-mixed or 32-true")
@@ -186,11 +191,6 @@ def choose_for_machine(trainer: Any, trained_in: str | None) -> tuple[dict[str, 
         chosen["enable_progress_bar"] = shown
         callbacks = [*callbacks, EpochBar()] if shown else callbacks
     return {**chosen, "callbacks": [*callbacks]}, "as the plugin has it" if trainer.plugins else reason
-
-
-def available(precision: str | None) -> str | None:
-    """Return a precision, if this machine computes in it."""
-    return None if precision == "16-mixed" and not torch.cuda.is_available() else precision
 
 
 def loggers(trainer: Any) -> list[Any]:
@@ -240,21 +240,11 @@ def point_loggers(config: Any, run: Run, step: int | None) -> None:
                 logger.init_args.save_dir = str(run.folder)
             continue
         values = logger.init_args
-        if number == 0:
-            values["save_dir"], values["name"] = str(run.folder.parent), ""
-        values["version"] = run.folder.name
-        table = Path(values.get("save_dir") or ".") / (values.get("name") or "") / run.folder.name / "metrics.csv"
+        if number:
+            values["save_dir"], values["name"], values["version"] = str(run.folder), "", f"logger_{number}"
+        else:
+            values["save_dir"], values["name"], values["version"] = str(run.folder.parent), "", run.folder.name
+        table = Path(values["save_dir"]) / values["version"] / "metrics.csv"
         if step is not None and table.is_file():  # CSVLogger deletes what it finds; what came later comes again
             kept = table.with_name(f"metrics_until_step_{step}.csv")
             table.replace(kept) if not kept.exists() else None
-
-
-def without_secrets(values: Any, key: str = "") -> Any:
-    """Return the Trainer's values with the keys, tokens and passwords hidden that its loggers are given."""
-    if isinstance(values, dict):
-        return {name: without_secrets(value, str(name)) for name, value in values.items()}
-    if isinstance(values, list):
-        return [without_secrets(value, key) for value in values]
-    if isinstance(values, str):
-        return HIDDEN if SECRET.search(key) else PASSWORD.sub(rf"\1:{HIDDEN}", values)
-    return values

@@ -68,6 +68,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum = 0
+        self.came_at = 0.0  # by the monotonic clock
         self._next_step, self._asked = 0, (0, 0.0)
 
     def listen(self) -> None:
@@ -125,7 +126,7 @@ class StopRequest:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
             stop_at_once(signum, frame)
-        self.signum = signum
+        self.signum, self.came_at = signum, time.monotonic()
         name = signal.Signals(signum).name
         with contextlib.suppress(OSError):  # the terminal may have gone
             sys.stderr.write(f"\n{name}: stopping after this step; once more stops at once\n")

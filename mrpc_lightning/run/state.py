@@ -63,7 +63,7 @@ def check_paths(state: Mapping[str, Any]) -> None:
     folder = Path(state["dirpath"])
     names = [state["best_model_path"], state["kth_best_model_path"], state["last_model_path"], *state["best_k_models"]]
     for path in (Path(name) for name in names if name):
-        if path.parent != folder:
+        if path.parent != folder or path.name == ".." or path.is_dir():
             raise InputError(f"the checkpoint names {path} as its run's, which is not in {folder}")
         if path.is_symlink():
             raise InputError(f"{path}: is a link; a run's checkpoints are files in its own folder")

@@ -130,7 +130,7 @@ def test_a_finished_run_is_not_trained_again_without_more_epochs(
 ) -> None:
     main(["fit", *arguments])
     message = fails(capsys, ["fit", *arguments, "--ckpt_path=last"])
-    assert "has trained for 2 epochs or more; raise --trainer.max_epochs" in message
+    assert "has trained for 2 epochs; raise --trainer.max_epochs" in message
     assert main(["fit", *arguments, "--ckpt_path=last", "--trainer.max_epochs=3"]).trainer.global_step == 3 * 8
 
 
@@ -207,7 +207,7 @@ def test_fast_dev_run_works_for_every_subcommand_and_leaves_nothing(
     subcommand: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([subcommand, *arguments, "--trainer.fast_dev_run=true", "--data.predict_file=validation.csv"])
-    assert "no figure means anything" in capsys.readouterr().out
+    assert "no metric means anything" in capsys.readouterr().out
     assert sorted(path.name for path in project.iterdir()) == ["train.csv", "validation.csv"]
 
 

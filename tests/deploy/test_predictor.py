@@ -127,5 +127,5 @@ def test_a_damaged_checkpoint_is_named(project: Path, arguments: list[str]) -> N
     content = load(RUN / "checkpoints/best.ckpt")
     del content["state_dict"]["model.classifier.bias"]
     torch.save(content, "damaged.ckpt")
-    with pytest.raises(InputError, match=r"^--ckpt_path damaged.ckpt: .*classifier.bias"):
+    with pytest.raises(InputError, match=r"^ckpt_path damaged.ckpt: .*classifier.bias"):
         Predictor.from_run("damaged.ckpt")

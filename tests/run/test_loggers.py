@@ -31,7 +31,7 @@ def test_each_run_has_a_folder_of_its_own_and_the_logger_gets_the_figures(projec
         ):
             assert (run / name).is_file(), name
         assert logged("val_f1")[-2:] == pytest.approx([epoch["val_f1"] for epoch in metrics["epochs"]])
-        assert logged("test_f1")[-1] == pytest.approx(metrics["f1"])
+        assert logged("best_f1")[-1] == pytest.approx(metrics["f1"])
     assert [path.name for path in Path("elsewhere").iterdir()] == ["log.jsonl"]
     main(["test", "--trainer.accelerator=cpu"])
     assert (run / "test_report.html").is_file()

@@ -20,6 +20,7 @@ from mrpc_lightning.run.state import check_paths, moved, process_state, restore_
 # many seconds lie between two writes.
 SHARE_OF_TIME, LEAST_SECONDS = 0.01, 30.0
 STEPS_BETWEEN_CHECKS = 10
+LONG_VALIDATION = 5.0  # seconds after which a validation is broken off, whenever the signal came
 CHEAP = 0.1  # seconds of a copy that is made before each validation, however short
 # Until the first checkpoint was timed: AdamW keeps three numbers of 4 bytes for each weight, on a slow disk.
 BYTES_A_WEIGHT, BYTES_A_SECOND = 12, 5e8
@@ -47,6 +48,7 @@ class LastCheckpoint(Callback):
         self._saved_step = 0
         self._saved_at = time.perf_counter()
         self._seconds = 0.0
+        self._validation_began = 0.0
         self._has_copy, self._copied_at, self._copy_seconds = False, 0.0, 0.0
         self._saving = False
 
@@ -79,10 +81,20 @@ class LastCheckpoint(Callback):
             self._stop(trainer, signum, f"stopped after optimizer step {trainer.global_step:,}")
         self._copy_before_validation(trainer, batch_idx)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note when the validation began."""
+        self._validation_began = time.monotonic()
+
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
-        """Stop in the middle of a validation, if a signal asks for it: the run is resumed a step before it."""
+        """Stop in the middle of a validation, if a signal asks for it: the run is resumed a step before it.
+
+        A signal that came before the validation lets a short one end, so that the step before it counts.
+        """
         io: Any = trainer.strategy.checkpoint_io
         if not self._has_copy or not (signum := self.stop_request.agreed(trainer, rest[2])):
+            return
+        came_within = self.stop_request.came_at > self._validation_began
+        if not trainer.strategy.broadcast(came_within or time.monotonic() - self._validation_began > LONG_VALIDATION):
             return
         if trainer.is_global_zero:
             io.save_checkpoint(io.held, self.run.path("checkpoints/last.ckpt"))
@@ -116,7 +128,7 @@ class LastCheckpoint(Callback):
         self.save(trainer)
         self.stop_request.release()
         if signum := self.stop_request.agreed(trainer, now=True):
-            raise Stopped(signum, how_to_resume("stopped when training was done and nothing scored", self.run.folder))
+            self._stop(trainer, signum, "stopped when training was done and nothing scored")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what each process has of its own; to last.ckpt alone, as others are written in the middle of a step."""
