@@ -37,7 +37,6 @@ def prepare(cli: CLI, stage: str) -> None:
     """Read the pairs and the encoder, and say what was loaded: mistakes show before anything is written or computed."""
     data = cli.datamodule
     data.trainer = cli.trainer
-    data.prepare_data()
     try:
         data.setup(stage)
     except InputError as error:

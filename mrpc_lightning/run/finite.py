@@ -1,5 +1,6 @@
 """Stops a run whose loss is no finite number."""
 
+import os
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ class FiniteLoss(Callback):
 def diverged(trainer: Trainer, what: str, step: int | None = None) -> str:
     """Return the line that says at which optimizer step training diverged, and what is left."""
     best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
-    left = f"; the best checkpoint so far is {best}" if best else ""
+    left = f"; the best checkpoint so far is {os.path.relpath(best)}" if best else ""
     return (
         f"optimizer step {trainer.global_step if step is None else step:,}, epoch {trainer.current_epoch + 1}: {what}; "
         f"training diverged: try a lower --model.learning_rate{left}"
