@@ -123,7 +123,7 @@ def metrics_of(run: Run | None, checkpoint: Path | None, content: Mapping[str, A
 
 
 def escape(value: Any) -> Any:
-    """Keep a value in the template from being read as Markdown, HTML, a formula, an address or a terminal's command."""
+    """Escape a value of the template, so that it is no Markdown, HTML, formula, address or terminal's command."""
     if isinstance(value, int | float) or hasattr(value, "__html__"):
         return value
     text = html.escape(CONTROLS.sub(" ", str(value)), quote=False)

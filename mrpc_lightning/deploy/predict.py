@@ -150,7 +150,7 @@ def weights(model: ParaphraseClassifier) -> int:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder for this command alone, and remove those that other commands have left for the same table.
+    """Lock a folder for this command, and remove those that other commands have left for the same table.
 
     Raises:
         InputError: If another command has it.

@@ -12,9 +12,9 @@ DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
 
 
 class Throughput(Callback):
-    """Counts pairs, tokens and padding while a run trains, and the time that it takes; validation's is left out.
+    """Count pairs, tokens and padding while a run trains, and measure its time without that of validation.
 
-    On several processes it counts the first one's and takes the others to have as many.
+    On several processes it counts those of the first one, and assumes that the others have as many.
 
     The model FLOPs utilization (MFU) is the share of the rate at which this machine multiplies large matrices in the
     run's number format. See `model_flops` for what is counted; padding is not.
@@ -28,16 +28,16 @@ class Throughput(Callback):
         self.flops_per_token = 0
         self.machine_flops = 0.0  # a second
         self._logged_step = 0
-        self._since = 0.0  # when the clock was started last; 0: it stands
-        self._logged: list[float] = [0.0, 0, 0, 0]  # what `_counts` returned when figures were logged last
+        self._since = 0.0  # when the clock was started last; 0: it is stopped
+        self._logged: list[float] = [0.0, 0, 0, 0]  # what `_counts` returned when values were logged last
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run goes on counting."""
+        """Return what a resumed run continues to count."""
         now, logged = self._counts(), self._logged
         return {"training_seconds": [now[0], logged[0]], "counts": now[1:], "logged": logged[1:]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue to count."""
         self.training_seconds, logged = state_dict["training_seconds"]
         self.trained_pairs, self.trained_tokens, self.computed_tokens = state_dict["counts"]
         self._logged = [logged, *state_dict["logged"]]
@@ -50,11 +50,11 @@ class Throughput(Callback):
             self.machine_flops = matrix_flops(trainer.strategy.root_device, dtype) * trainer.world_size
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out where the curves begin."""
+        """Note the step that the curves begin with."""
         self._logged_step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock, if it stands."""
+        """Start the clock, if it is stopped."""
         self._since = self._since or time.perf_counter()
 
     def on_train_batch_end(
@@ -81,7 +81,7 @@ class Throughput(Callback):
         self._stop()
 
     def figures(self) -> dict[str, float]:
-        """Return the whole run's figures."""
+        """Return the values of the whole run."""
         return self._figures(self._counts(), [0, 0, 0, 0])
 
     def _stop(self) -> None:
@@ -117,7 +117,7 @@ def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Measure at how many floating-point operations a second a device multiplies large square matrices.
 
     Args:
-        device: A CPU or a CUDA card; of others nothing is known.
+        device: A CPU or a CUDA card; nothing is known of others.
         dtype: Number format of the matrices.
 
     Returns:
@@ -125,11 +125,14 @@ def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
     """
     best = 0.0
     for size in {"cpu": (256, 1024), "cuda": (8192,)}.get(device.type, ()):
-        matrix = torch.ones(size, size, dtype=dtype, device=device)
+        matrix, began = torch.ones(size, size, dtype=dtype, device=device), time.perf_counter()
         for _ in range(10):
             start = time.perf_counter()
             (matrix @ matrix)[0, 0].item()  # waits for the card
-            best = max(best, 2 * size**3 / (time.perf_counter() - start))
+            now = time.perf_counter()
+            best = max(best, 2 * size**3 / (now - start))
+            if now - began > 1:  # a format, or a card, so slow that ten tries would take seconds
+                break
         if 2 * 1024**3 / best > 0.1:  # a format that this CPU only imitates
             break
     if device.type == "cuda":
@@ -140,7 +143,7 @@ def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has held: on the card, if there is one; 0 where the system tells not."""
+    """Return the most bytes that this process has held: on the card, if there is one; 0 where that is unknown."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
     if sys.platform == "win32":
