@@ -108,7 +108,7 @@ class RunRecorder(Callback):
         print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters")
         print(f"precision {trainer.precision}, {self.reason}")
         if trainer.world_size > 1:
-            print(f"processes {trainer.world_size}, each with its part of every batch")
+            print(f"devices   {trainer.world_size} processes, each with its part of every batch")
         print(
             f"schedule  {epochs}{count(steps, 'optimizer step')}, "
             f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}"
