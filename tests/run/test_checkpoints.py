@@ -280,10 +280,8 @@ def test_each_way_to_name_a_checkpoint_works_from_a_new_process(project: Path, a
     _, errors = process.communicate()
     assert process.returncode == 2
     hint = "python -m mrpc_lightning fit --config configs/mrpc.yaml trains one"
-    assert (
-        errors
-        == f"error: --ckpt_path best: means the best checkpoint of the newest run, and no run in tb_logs has one; {hint}\n"
-    )
+    meaning = "means the best checkpoint of the newest run, and no run in tb_logs has one"
+    assert errors == f"error: --ckpt_path best: {meaning}; {hint}\n"
     assert run(["fit", *arguments]).wait() == 0
     expected = figures(RUN / "metrics.json")
     for words in (["best"], ["last"], [str(RUN)], [str(RUN / "checkpoints/best.ckpt")]):
