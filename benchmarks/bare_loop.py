@@ -1,12 +1,11 @@
 """A plain PyTorch loop with this project's own settings: what Lightning and the callbacks cost shows beside it."""
 
-from mrpc_lightning.cli.startup import keep_memory
+from mrpc_lightning.cli.instant import keep_memory
 
 keep_memory()
 
 import torch  # noqa: E402
 from clock import Clock, options, read_pairs, scores  # noqa: E402
-from mrpc_lightning.cli.settings import choose_precision  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 from torch.nn.utils import clip_grad_norm_  # noqa: E402
 from transformers import (  # noqa: E402
@@ -16,6 +15,7 @@ from transformers import (  # noqa: E402
 )
 
 from mrpc_lightning.nn.optim import linear_schedule, parameter_groups  # noqa: E402
+from mrpc_lightning.nn.precision import choose_precision  # noqa: E402
 from mrpc_lightning.nn.speedups import make_fast  # noqa: E402
 from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches  # noqa: E402
 

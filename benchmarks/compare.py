@@ -109,8 +109,8 @@ def prepare(asked: argparse.Namespace) -> None:
 def measure(asked: argparse.Namespace) -> dict[str, float | str]:
     """Measure how fast the machine multiplies matrices, and return its facts with the best that it has shown so far."""
     import torch
-    from mrpc_lightning.cli.settings import choose_precision
 
+    from mrpc_lightning.nn.precision import choose_precision
     from mrpc_lightning.run.throughput import DTYPES, matrix_flops
 
     path = asked.out / "facts.json"

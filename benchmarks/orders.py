@@ -23,7 +23,8 @@ from windows import read, spread
 # A run in a process of its own.
 RUN = """
 import sys
-from mrpc_lightning.cli.startup import import_main, keep_memory
+from mrpc_lightning.__main__ import import_main
+from mrpc_lightning.cli.instant import keep_memory
 keep_memory()
 main = import_main()
 quiet = "--trainer.enable_progress_bar=false"

@@ -1,6 +1,7 @@
 """This project, as its command line runs it."""
 
-from mrpc_lightning.cli.startup import import_main, keep_memory
+from mrpc_lightning.__main__ import import_main
+from mrpc_lightning.cli.instant import keep_memory
 
 keep_memory()  # as `python -m mrpc_lightning` begins
 main = import_main()

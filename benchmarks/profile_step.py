@@ -10,7 +10,7 @@ import statistics
 import time
 from pathlib import Path
 
-from mrpc_lightning.cli.startup import keep_memory
+from mrpc_lightning.cli.instant import keep_memory
 
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "_addmm_activation", "mkldnn_linear", "linear"),

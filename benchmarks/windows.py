@@ -18,7 +18,7 @@ from pathlib import Path
 # A run in a process of its own: the window is no setting of the project.
 RUN = """
 import json, sys
-from mrpc_lightning.cli.startup import keep_memory
+from mrpc_lightning.cli.instant import keep_memory
 keep_memory()
 import torch
 from mrpc_lightning import data, main
