@@ -12,7 +12,7 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()  # tokens that other runs l
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the Hub by mistake fails at once, the same everywhere
 
 import torch
-from helpers import make_rows, write_csv
+from helpers import TINY, copy_to, make_rows, train, write_csv
 from transformers import BertConfig, BertForSequenceClassification
 
 from mrpc_lightning import demo
@@ -51,16 +51,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def arguments(project: Path, encoder: str) -> list[str]:
-    """Flags of a run on the tiny encoder and corpus, which takes a second."""
-    return [
-        f"--model.model_name={encoder}",
-        "--model.learning_rate=1e-3",
-        "--data.train_file=train.csv",
-        "--data.validation_file=validation.csv",
-        "--data.max_length=48",
-        "--data.batch_size=8",
-        "--data.eval_batch_size=7",
-        "--trainer.max_epochs=2",
-        "--trainer.accelerator=cpu",
-        "--trainer.enable_progress_bar=false",
-    ]
+    """Flags of a run of two epochs on the tiny encoder and corpus, which takes a second or two."""
+    return [f"--model.model_name={encoder}", *TINY, "--trainer.max_epochs=2"]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project that has trained for one epoch; made once, and copied by those who change it."""
+    return train(tmp_path_factory.mktemp("run"), encoder)
+
+
+@pytest.fixture
+def trained(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that project, to work in."""
+    return copy_to(tiny_run, tmp_path / "project", monkeypatch)

@@ -28,10 +28,10 @@ RUN = Path("tb_logs/mrpc/version_0")
 
 LAST = RUN / "checkpoints/last.ckpt"
 
-# Of the clock, not of the training.
+# Of the clock, or of the checkout that somebody may be working in; not of the training.
 SPEED = {"pairs_per_second", "tokens_per_second", "model_flops_utilization", "peak_memory_gigabytes"}
 
-CLOCK = {"wall_seconds", "training_seconds", "starts", *(f"training_{name}" for name in SPEED)}
+CLOCK = {"wall_seconds", "training_seconds", "starts", "git_commit", *(f"training_{name}" for name in SPEED)}
 
 HEADER = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 

@@ -15,16 +15,6 @@ import yaml
 from helpers import fails, make_rows, write_csv
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-from mrpc_lightning import main
-
-FLAGS = [
-    "--model.learning_rate=1e-3",
-    "--data.train_file=train.csv",
-    "--data.validation_file=validation.csv",
-    "--data.max_length=48",
-    "--data.batch_size=8",
-    "--trainer.accelerator=cpu",
-]
 RECIPE = Path("tb_logs/mrpc/version_0/config.yaml")
 RESUME = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
 BEST, LAST = "tb_logs/mrpc/version_0/checkpoints/best.ckpt", "tb_logs/mrpc/version_0/checkpoints/last.ckpt"
@@ -368,18 +358,6 @@ def full_disk(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.fixture(scope="session")
-def run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a project that has trained for one epoch."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_csv(folder / "train.csv", make_rows(60))
-        write_csv(folder / "validation.csv", make_rows(25, seed=1))
-        main(["fit", *FLAGS, f"--model.model_name={encoder}", "--trainer.max_epochs=1"])
-    return folder
-
-
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
 
@@ -414,21 +392,18 @@ def test_a_bad_command_is_one_line_with_exit_code_2(
 
 @pytest.mark.parametrize("case", AFTER_A_RUN)
 def test_a_bad_command_about_a_run_is_one_line_and_loses_nothing(
-    case: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: str, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if case == "a folder that is full":
         monkeypatch.setattr("os.fsync", full_disk)
-    project = tmp_path / "project"
-    shutil.copytree(run, project)
-    monkeypatch.chdir(project)
     prepare, words, message = AFTER_A_RUN[case]
     prepare()
-    before = contents(project)
+    before = contents(trained)
     assert re.search(message, fails(capsys, words))
-    after = contents(project)
+    after = contents(trained)
     # A resumed run writes config.yaml, with what was changed.
     assert {path for path, content in before.items() if after.get(path) != content} <= {
-        project / "tb_logs/mrpc/version_0/config.yaml"
+        trained / "tb_logs/mrpc/version_0/config.yaml"
     }
     assert not Path("exploded").exists()
 

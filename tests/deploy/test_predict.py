@@ -24,12 +24,11 @@ COLUMNS = ["idx", "sentence1", "sentence2", "prediction", "probability_not_equiv
 
 
 @pytest.fixture
-def trained(project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run in an empty folder, and 25 pairs to predict; they come in chunks of 10."""
+def trained(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trained project, and 25 pairs that were predicted; they come in chunks of 10."""
     monkeypatch.setattr(predict, "CHUNK", 10)
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
     main(["predict", CPU, "--data.predict_file=validation.csv"])
-    return project
+    return trained
 
 
 def read(path: Path) -> list[dict[str, str]]:

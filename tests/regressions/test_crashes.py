@@ -40,17 +40,6 @@ TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 
 
 @pytest.fixture(scope="module")
-def run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("run"), encoder)
-
-
-@pytest.fixture
-def trained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project that has trained for one epoch, to work in."""
-    return copy_to(run, tmp_path / "project", monkeypatch)
-
-
-@pytest.fixture(scope="module")
 def smiling_run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = json.dumps(SMILING, ensure_ascii=False)
     return train(tmp_path_factory.mktemp("smiling"), encoder, f"--model.label_names={names}")

@@ -44,29 +44,6 @@ OTHER_NAMES = {
     "encoder": (["--model_name_or_path", "bert-base-uncased"], "--model.model_name"),
     "resuming": (["--resume_from_checkpoint", "last.ckpt"], "--ckpt_path"),
 }
-# Those that a flag of nearly the same letters answers already.
-
-
-@pytest.fixture(scope="module")
-def trained(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a run of one epoch."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_csv(folder / "train.csv", make_rows(60))
-        write_csv(folder / "validation.csv", make_rows(25, seed=1))
-        files = ["--data.train_file=train.csv", "--data.validation_file=validation.csv", "--data.max_length=48"]
-        main(["fit", f"--model.model_name={encoder}", *files, "--trainer.max_epochs=1", CPU])
-    return folder
-
-
-@pytest.fixture
-def finished(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that project, to work in."""
-    folder = tmp_path / "finished"
-    shutil.copytree(trained, folder)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def make_data(encoder: str, **values: Any) -> MRPCDataModule:
@@ -90,7 +67,7 @@ def is_answer(answer: Any) -> bool:
 
 
 def test_a_prediction_that_was_stopped_before_its_first_part_says_that_it_starts_again(
-    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forward = ParaphraseClassifier.forward
 
@@ -119,7 +96,7 @@ def test_a_model_and_data_of_different_encoders_are_not_trained_together(project
 
 
 def test_labels_of_other_names_than_the_runs_are_not_answered_with_a_flag_that_is_refused(
-    finished: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = [(first, second, ["different", "duplicate"][label]) for first, second, label in make_rows(20)]
     write_csv(Path("named.csv"), named)  # type: ignore[arg-type]  # a label by its name
@@ -160,7 +137,7 @@ def test_a_mistyped_key_is_named_with_its_config_file_and_line(
     assert re.search(r"typo\.yaml\W+(line )?4\b", message)
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(finished: Path) -> None:
+def test_a_reader_that_has_seen_enough_is_no_error(trained: Path) -> None:
     command = [sys.executable, "-m", "mrpc_lightning", "test", CPU]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -240,14 +217,14 @@ def test_a_model_that_lightnings_own_trainer_trained_answers_pairs(project: Path
     assert is_answer(model.predict([PAIR])[0])
 
 
-def test_a_model_that_lightning_loaded_from_a_checkpoint_answers_as_the_run_does(finished: Path) -> None:
+def test_a_model_that_lightning_loaded_from_a_checkpoint_answers_as_the_run_does(trained: Path) -> None:
     model = ParaphraseClassifier.load_from_checkpoint(RUN / "checkpoints/best.ckpt", map_location="cpu")
     [answer], [expected] = model.predict([PAIR]), from_run().predict([PAIR])
     assert answer.label == expected.label
     assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-2)
 
 
-def test_an_exported_folder_answers_as_the_run_does(finished: Path) -> None:
+def test_an_exported_folder_answers_as_the_run_does(trained: Path) -> None:
     main(["export", CPU, "--to=exported"])
     [expected] = from_run().predict([PAIR])
     [answer] = from_run("exported").predict([PAIR])

@@ -14,7 +14,7 @@ import datasets.load
 import pytest
 import torch
 import yaml
-from helpers import LAST, RUN, dependencies, fails, from_run, make_rows, rewrite, write_csv
+from helpers import LAST, RUN, copy_to, dependencies, fails, from_run, make_rows, rewrite, write_csv
 from lightning.pytorch import LightningModule
 
 from mrpc_lightning import main
@@ -25,31 +25,10 @@ RESUME = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
 ESCAPE = "\x1b"
 
 
-@pytest.fixture(scope="session")
-def finished(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a project that has trained for one epoch."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_csv(folder / "train.csv", make_rows(60))
-        write_csv(folder / "validation.csv", make_rows(25, seed=1))
-        main(
-            [
-                *("fit", f"--model.model_name={encoder}", "--model.learning_rate=1e-3", CPU),
-                *("--data.train_file=train.csv", "--data.validation_file=validation.csv", "--data.max_length=48"),
-                *("--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"),
-            ]
-        )
-    return folder
-
-
 @pytest.fixture
-def strangers(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it to work in, as though it had come from somebody else."""
-    folder = tmp_path / "strangers"
-    shutil.copytree(finished, folder)
-    monkeypatch.chdir(folder)
-    return folder
+def strangers(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a trained project to work in, as though it had come from somebody else."""
+    return copy_to(tiny_run, tmp_path / "strangers", monkeypatch)
 
 
 def attempt(words: list[str]) -> bool:

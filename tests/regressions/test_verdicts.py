@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import RUN, Row, fails, make_rows, read_curves, stop, write_csv
+from helpers import RUN, Row, copy_to, fails, make_rows, read_curves, stop, write_csv
 
 from mrpc_lightning import main
 
@@ -42,10 +41,7 @@ def trained(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def finished(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that project, to work in."""
-    folder = tmp_path / "finished"
-    shutil.copytree(trained, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return copy_to(trained, tmp_path / "finished", monkeypatch)
 
 
 def read(path: Path) -> dict[str, Any]:

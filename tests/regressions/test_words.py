@@ -18,17 +18,6 @@ PREDICT = ["predict", CPU, "--data.predict_file=validation.csv"]
 FIRST, SECOND = "Rents in Oslo rose on Monday", "In Oslo rents rose"
 
 
-@pytest.fixture(scope="module")
-def run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("run"), encoder)
-
-
-@pytest.fixture
-def trained(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project that has trained on its own files for one epoch, to work in."""
-    return copy_to(run, tmp_path / "project", monkeypatch)
-
-
 def done_or_refused(words: list[str], flag: str, capsys: pytest.CaptureFixture[str]) -> bool:
     """Say whether a command did its work; if not, see to it that it was refused in one line that names a flag."""
     capsys.readouterr()
