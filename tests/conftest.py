@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from mrpc_lightning import demo
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, as tests may be, ignore it
 torch.set_num_threads(1)  # a tiny model waits longer for threads than for sums
 
 

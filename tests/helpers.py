@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mrpc_lightning import ParaphraseClassifier, main
 
 Row = tuple[str, str, int]
+
+ENTRY = "from mrpc_lightning.__main__ import entry; entry()"
 
 RUN = Path("tb_logs/mrpc/version_0")
 
@@ -189,7 +193,7 @@ class Keyed(Elsewhere):
 
 
 def start(words: list[str], program: Sequence[str] = ("-m", "mrpc_lightning")) -> "subprocess.Popen[str]":
-    """Run a command in a process of its own, by `python -m` or by a script."""
+    """Run a command in a new interpreter, by `python -m` or by a script."""
     return subprocess.Popen(
         [sys.executable, *program, *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -197,6 +201,67 @@ def start(words: list[str], program: Sequence[str] = ("-m", "mrpc_lightning")) -
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+class Forked:
+    """A command in a process of its own, forked from one that has imported everything: that takes seconds each time.
+
+    It answers to the methods of `subprocess.Popen` that tests use.
+
+    Args:
+        words: The command line.
+        code: What the process runs; without it `python -m mrpc_lightning`. `sys.argv` holds the words.
+        environment: Variables of the process. Those that are read on import come too late.
+    """
+
+    _context = multiprocessing.get_context("forkserver")
+
+    def __init__(self, words: list[str], code: str = ENTRY, **environment: str) -> None:
+        self._context.set_forkserver_preload(["helpers", "mrpc_lightning.cli.app"])
+        self._folder = tempfile.TemporaryDirectory()
+        self._outputs = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
+        values = {**os.environ, **environment}
+        self._process = self._context.Process(target=run_forked, args=(words, code, values, os.getcwd(), self._outputs))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OMP_NUM_THREADS", "1")  # of the process that is forked from
+            self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("mrpc_lightning", timeout or 0)
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        printed, errors = (path.read_text() for path in self._outputs)
+        return printed, errors
+
+    def send_signal(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def run_forked(words: list[str], code: str, environment: dict[str, str], folder: str, outputs: list[Path]) -> None:
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for descriptor, path in enumerate(outputs, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.argv = ["mrpc_lightning", *words]
+    exec(code, {"__name__": "__main__"})
 
 
 def wait_for(path: Path, seconds: float = 120) -> None:

@@ -13,12 +13,14 @@ from mrpc_lightning.deploy import predict as predicting
 from mrpc_lightning.deploy.predictor import Predictor, show
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.nn.encoder import check_width
+from mrpc_lightning.pairs.sources import OtherLabels
 from mrpc_lightning.report import final
 from mrpc_lightning.run.checkpoint import describe
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.resume import how_to_resume
 from mrpc_lightning.run.run import LOGS, Run
 from mrpc_lightning.run.settings import check_batches
+from mrpc_lightning.run.signals import requeue
 
 TRIAL = "\nfast_dev_run: a batch or so of everything ran; nothing was saved; no metric means anything"
 
@@ -39,11 +41,10 @@ def prepare(cli: CLI, stage: str) -> None:
     data.trainer = cli.trainer
     try:
         data.setup(stage)
-    except InputError as error:
-        what, advice, _ = str(error).partition("; name the positive class last")
-        if not advice or cli.checkpoint is None:
+    except OtherLabels as error:
+        if cli.checkpoint is None:
             raise
-        raise InputError(f"{what}, the classes of the run: rename them in the file") from error
+        raise InputError(f"{error.what}, the classes of the run: rename them in the file") from error
     cli.model.setup(stage)
     announce(cli)
 
@@ -74,9 +75,11 @@ def fit(cli: CLI) -> None:
             best = cli.config_init.model_checkpoint.best_model_path
             final.fit(trainer, model, data, cli.run, cli.config, best)
     except Stopped as stopped:
-        if cli.run is not None and cli.run.last.is_file() and str(stopped) == "stopped" and trainer.world_size == 1:
-            raise Stopped(stopped.signum, how_to_resume("stopped at once", cli.run.folder)) from stopped
-        raise
+        # At once: in the middle of a step, or when training was done. Else the callback has said all.
+        if cli.run is None or not cli.run.last.is_file() or str(stopped) != "stopped" or not trainer.is_global_zero:
+            raise
+        what = "stopped at once" + requeue(stopped.signum)
+        raise Stopped(stopped.signum, how_to_resume(what, cli.run.folder)) from stopped
 
 
 def evaluate(cli: CLI) -> None:

@@ -153,8 +153,10 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock a folder for this command, and remove those that other commands have left for the same table.
 
     Raises:
-        InputError: If another command has it.
+        InputError: If another command has it, or it is a link, which may lead elsewhere.
     """
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a link; remove it")
     folder.mkdir(parents=True, exist_ok=True)
     name = folder.name[: -len("123456789012.parts")]
     for other in folder.parent.glob(f"{glob.escape(name)}{'?' * 12}.parts"):

@@ -25,6 +25,19 @@ SCORE = re.compile(r"-?\d*\.\d+")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+class OtherLabels(InputError):
+    """Labels are two names, but not those of the two classes.
+
+    Args:
+        what: What is wrong.
+        advice: What to do, where the names of the classes can be chosen.
+    """
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what = what
+
+
 def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
     """Load every split of a data set on the Hub, or of the embedded demo.
 
@@ -213,7 +226,7 @@ def check(table: Table, columns: Sequence[str], label_names: list[str], labelled
 def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:
     raw, own_names = table.columns[column], table.class_names.get(column)
     if own_names not in (None, label_names):
-        raise InputError(f"{table.source}: {_naming(own_names, label_names)}")
+        raise _other_labels(f"{table.source}: other label names", own_names, label_names)
     names = [_spelling(name) for name in label_names]
     if own_names:
         names = ["0", "1"]  # the source's own numbers
@@ -223,23 +236,25 @@ def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:
     spellings = [_spelling(value) for value in raw]
     for row, spelling in enumerate(spellings):
         if spelling not in classes:
-            raise InputError(_no_class(table, row, raw, label_names))
+            raise _no_class(table, row, raw, label_names)
     return [classes[spelling] for spelling in spellings]
 
 
-def _no_class(table: Table, row: int, raw: Sequence[Any], label_names: list[str]) -> str:
+def _no_class(table: Table, row: int, raw: Sequence[Any], label_names: list[str]) -> InputError:
     if _spelling(raw[row]) == str(HIDDEN):
-        return (
+        return InputError(
             f"{table.where(row)}: the label is -1, which means hidden: this split cannot be scored. "
             "Score another split with data.test_split, or write predictions with `predict`"
         )
     if raw[row] is None or not str(raw[row]).strip():
-        return f"{table.where(row)}: the label is missing"
+        return InputError(f"{table.where(row)}: the label is missing")
     if SCORE.fullmatch(str(raw[row]).strip()):
         row = next(row for row, value in enumerate(raw) if SCORE.fullmatch(str(value).strip()))
-        return f"{table.where(row)}: label {raw[row]!r} is a score, not a class: cut it at a threshold first"
-    advice = _naming(sorted({str(value) for value in raw}), label_names)
-    return f"{table.where(row)}: label {raw[row]!r} is neither 0, 1 nor one of {label_names}; {advice}"
+        return InputError(
+            f"{table.where(row)}: label {raw[row]!r} is a score, not a class: cut it at a threshold first"
+        )
+    what = f"{table.where(row)}: label {raw[row]!r} is neither 0, 1 nor one of {label_names}"
+    return _other_labels(what, sorted({str(value) for value in raw}), label_names)
 
 
 def _spelling(value: Any) -> str:
@@ -251,11 +266,12 @@ def _spelling(value: Any) -> str:
         return text
 
 
-def _naming(found: list[str], label_names: list[str]) -> str:
+def _other_labels(what: str, found: list[str], label_names: list[str]) -> InputError:
     if len(found) != 2:
-        return f"the column has {', '.join(found[:9])}; there can be two classes only: {' or '.join(label_names)}"
+        listed = f"the column has {', '.join(found[:9])}"
+        return InputError(f"{what}; {listed}; there can be two classes only: {' or '.join(label_names)}")
     first, second = (json.dumps(names, ensure_ascii=False) for names in (found, found[::-1]))
-    return (
-        f"its labels are {found[0]!r} and {found[1]!r}, not {label_names[0]!r} and {label_names[1]!r}; name the "
-        f"positive class last: model.label_names '{first}' or '{second}'"
+    return OtherLabels(
+        f"{what}; its labels are {found[0]!r} and {found[1]!r}, not {label_names[0]!r} and {label_names[1]!r}",
+        f"name the positive class last: model.label_names '{first}' or '{second}'",
     )

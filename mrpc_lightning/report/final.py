@@ -54,7 +54,7 @@ def fit(
     epochs, steps, total_steps = trainer.current_epoch, trainer.global_step, int(trainer.estimated_stepping_batches)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
     recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
-    speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).figures()
+    speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).values()
     stopped = epochs < (trainer.max_epochs or 0) and trainer.should_stop
     waited = any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
     peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]

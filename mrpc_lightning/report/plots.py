@@ -59,9 +59,6 @@ def draw(
         if scored.orders is not None:
             given, swapped = scored.orders.T
             pictures["orders"] = _one(lambda axes: _orders(axes, given, swapped, label_names[1]))
-        for picture in pictures.values():  # the layout takes longer than the drawing: once for PNG and SVG
-            picture.draw_without_rendering()
-            picture.set_layout_engine("none")
     return pictures
 
 
@@ -90,16 +87,20 @@ def png(figure: Figure) -> bytes:
 
 def _one(paint: Callable[[Axes], None]) -> Figure:
     # No pyplot: it would keep each figure, and choose a window system.
-    figure = Figure(figsize=(5, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(5, 4.2))
+    # Margins are set by hand: matplotlib takes longer to find them than to draw.
+    axes = figure.add_axes((0.14, 0.27, 0.83, 0.7))
     paint(axes)
     if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=2)  # inside it would lie on some curve
+        figure.legend(loc="lower center", ncols=2)  # inside the axes it would lie on some curve
+    else:
+        axes.set_position((0.14, 0.13, 0.83, 0.84))
     return figure
 
 
 def _curves(epochs: Sequence[Mapping[str, float]], kept: int | None) -> Figure:
-    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.2))
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.15, top=0.91, wspace=0.16)
     numbers = [int(epoch["epoch"]) for epoch in epochs]
     for place, (name, title) in enumerate((("loss", "loss"), ("accuracy", "accuracy"), ("f1", "F1"))):
         axes = figure.add_subplot(1, 3, place + 1)

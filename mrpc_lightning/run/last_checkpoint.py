@@ -13,7 +13,7 @@ from mrpc_lightning.run.checkpoint import AtomicCheckpointIO
 from mrpc_lightning.run.finite import diverged
 from mrpc_lightning.run.resume import how_to_resume
 from mrpc_lightning.run.run import Run
-from mrpc_lightning.run.signals import StopRequest
+from mrpc_lightning.run.signals import StopRequest, requeue
 from mrpc_lightning.run.state import check_paths, moved, process_state, restore_process
 
 # Unless a number of steps is set, writing takes at most this share of the time; in the middle of an epoch at least this
@@ -103,7 +103,7 @@ class LastCheckpoint(Callback):
 
     def _stop(self, trainer: Trainer, signum: int, what: str) -> None:
         if trainer.is_global_zero:
-            what += self.stop_request.requeue(signum)
+            what += requeue(signum)
         raise Stopped(signum, how_to_resume(what, self.run.folder))
 
     def _copy_before_validation(self, trainer: Trainer, batch_idx: int) -> None:

@@ -186,4 +186,6 @@ class EpochBar(TQDMProgressBar):
     @staticmethod
     def _fleeting(bar: Tqdm) -> Tqdm:
         bar.leave = False
+        if (bar.nrows or 0) < 0:  # a terminal that does not say its size: tqdm would show nothing
+            bar.dynamic_ncols, bar.ncols, bar.nrows = None, 80, 24
         return bar

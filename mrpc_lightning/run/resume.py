@@ -41,7 +41,7 @@ KNOWN_LOGGERS = ("lightning.pytorch.loggers.TensorBoardLogger", "lightning.pytor
 PLAIN = (bool, int, float, str, type(None))
 HIDDEN = "***"  # stands in config.yaml for a secret
 SECRET = re.compile(r"api_?key|token|secret|passw", re.IGNORECASE)
-PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]*(?=@)")
+USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")  # of an address, with a password or a token
 
 
 def read_recipe(run: Run, trusted: bool) -> dict[str, Any]:
@@ -231,5 +231,5 @@ def without_secrets(values: Any, key: str = "") -> Any:
     if isinstance(values, list):
         return [without_secrets(value, key) for value in values]
     if isinstance(values, str):
-        return HIDDEN if SECRET.search(key) else PASSWORD.sub(rf"\1:{HIDDEN}", values)
+        return HIDDEN if SECRET.search(key) else USER.sub(HIDDEN, values)
     return values

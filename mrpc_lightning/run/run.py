@@ -38,7 +38,7 @@ class Run:
             name: The folder's name; without it the first free version_N.
 
         Raises:
-            InputError: If the folder is there already.
+            InputError: If a folder of this name is there and not empty.
         """
         made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
         parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +49,8 @@ class Run:
             try:
                 run.folder.mkdir()
             except FileExistsError as error:
+                if name is not None and not any(run.folder.iterdir()):
+                    return run
                 if name is not None:
                     raise InputError(
                         f"{run.folder}: holds a run already; --ckpt_path {run.folder} resumes it; for a new run give "
@@ -138,11 +140,12 @@ class Run:
         """Keep other commands from training in this folder until this process ends or releases it.
 
         Raises:
-            InputError: If another process trains in it.
+            InputError: If another process trains in it, or one of its files is a link: loggers write through links.
         """
-        path = self.path(".lock")
-        path.unlink(missing_ok=True) if path.is_symlink() else None
-        self._lock = FileLock(path)
+        for path in (*self.folder.iterdir(), *self.folder.glob("logger_*/*")):
+            if path.is_symlink():
+                raise InputError(f"{path}: is a link; a run's files are plain ones in its own folder")
+        self._lock = FileLock(self.path(".lock"))
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:

@@ -46,7 +46,7 @@ def stopping_at_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = {signum: signal.signal(signum, stop_at_once) for signum in watched() if signum != PREEMPTION}
+    before = {signum: signal.signal(signum, stop_at_once) for signum in watched()}
     try:
         yield
     finally:
@@ -61,6 +61,24 @@ def stop_at_once(signum: int, frame: FrameType | None) -> None:
         Stopped: Always.
     """
     raise Stopped(signum, "stopped")
+
+
+def requeue(signum: int) -> str:
+    """Put a pre-empted SLURM job back into the queue.
+
+    Returns:
+        What to tell the person.
+    """
+    job = slurm_job()
+    if signum != PREEMPTION or job is None:
+        return ""
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"; SLURM job {job} could not be requeued ({error.strerror})"
+    if done.returncode:
+        return f"; SLURM job {job} could not be requeued ({done.stderr.strip()})"
+    return f"; SLURM job {job} is in the queue again and will resume by itself"
 
 
 class StopRequest:
@@ -105,23 +123,6 @@ class StopRequest:
         torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
         self._next_step, self._asked = step - int(asked[1]), (step, clock)
         return int(asked[0])
-
-    def requeue(self, signum: int) -> str:
-        """Put a pre-empted SLURM job back into the queue.
-
-        Returns:
-            What to tell the person.
-        """
-        job = slurm_job()
-        if signum != PREEMPTION or job is None:
-            return ""
-        try:
-            done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-        except OSError as error:
-            return f"; SLURM job {job} could not be requeued ({error.strerror})"
-        if done.returncode:
-            return f"; SLURM job {job} could not be requeued ({done.stderr.strip()})"
-        return f"; SLURM job {job} is in the queue again and will resume by itself"
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:

@@ -68,9 +68,9 @@ class Throughput(Callback):
         if trainer.loggers and every and step % every == 0 and step != self._logged_step:
             self._logged_step = step
             before, self._logged = self._logged, self._counts()
-            figures = self._figures(self._logged, before)
+            values = self._values(self._logged, before)
             for logger in trainer.loggers:
-                logger.log_metrics(figures, step - 1)  # steps count from 0 in Lightning's curves
+                logger.log_metrics(values, step - 1)  # steps count from 0 in Lightning's curves
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock while the model is validated."""
@@ -80,9 +80,9 @@ class Throughput(Callback):
         """Stop the clock of an epoch."""
         self._stop()
 
-    def figures(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """Return the values of the whole run."""
-        return self._figures(self._counts(), [0, 0, 0, 0])
+        return self._values(self._counts(), [0, 0, 0, 0])
 
     def _stop(self) -> None:
         self.training_seconds = self._counts()[0]
@@ -93,14 +93,14 @@ class Throughput(Callback):
         seconds = self.training_seconds + (time.perf_counter() - self._since if self._since else 0.0)
         return [seconds, self.trained_pairs, self.trained_tokens, self.computed_tokens]
 
-    def _figures(self, now: list[float], before: list[float]) -> dict[str, float]:
+    def _values(self, now: list[float], before: list[float]) -> dict[str, float]:
         seconds, pairs, tokens, computed = (one - other for one, other in zip(now, before, strict=True))
-        figures = {"padding": 1 - tokens / (computed or 1), "peak_memory_gigabytes": peak_memory() / 1e9}
+        values = {"padding": 1 - tokens / (computed or 1), "peak_memory_gigabytes": peak_memory() / 1e9}
         if seconds > 0:
-            figures |= {"pairs_per_second": pairs / seconds, "tokens_per_second": tokens / seconds}
+            values |= {"pairs_per_second": pairs / seconds, "tokens_per_second": tokens / seconds}
             if self.machine_flops:
-                figures["model_flops_utilization"] = self.flops_per_token * tokens / seconds / self.machine_flops
-        return figures
+                values["model_flops_utilization"] = self.flops_per_token * tokens / seconds / self.machine_flops
+        return values
 
 
 def model_flops(model: nn.Module) -> int:
@@ -121,17 +121,18 @@ def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
         dtype: Number format of the matrices.
 
     Returns:
-        The best of ten tries, which take some tenths of a second at most; 0 where nothing is known.
+        The best of up to ten tries, as many as fit into a tenth of a second; 0 where nothing is known.
     """
     best = 0.0
     for size in {"cpu": (256, 1024), "cuda": (8192,)}.get(device.type, ()):
-        matrix, began = torch.ones(size, size, dtype=dtype, device=device), time.perf_counter()
+        matrix, warm_at = torch.ones(size, size, dtype=dtype, device=device), 0.0
         for _ in range(10):
             start = time.perf_counter()
             (matrix @ matrix)[0, 0].item()  # waits for the card
             now = time.perf_counter()
             best = max(best, 2 * size**3 / (now - start))
-            if now - began > 1:  # a format, or a card, so slow that ten tries would take seconds
+            warm_at = warm_at or now  # the first try loads libraries
+            if now - warm_at > 0.1:
                 break
         if 2 * 1024**3 / best > 0.1:  # a format that this CPU only imitates
             break

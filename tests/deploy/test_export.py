@@ -1,9 +1,6 @@
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +10,8 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from helpers import fails, make_rows
-from huggingface_hub import ModelCard
+from helpers import copy_to, fails, make_rows, train
+from huggingface_hub import ModelCard, constants
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -27,13 +24,21 @@ RUN = Path("tb_logs/mrpc/version_0")
 CPU = "--trainer.accelerator=cpu"
 
 
+@pytest.fixture(scope="module")
+def exact_run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = ["--trainer.precision=32-true", "--trainer.max_epochs=2"]
+    return train(tmp_path_factory.mktemp("exact"), encoder, *words)
+
+
 @pytest.fixture
-def trained(project: Path, arguments: list[str]) -> Path:
-    main(["fit", *arguments, "--trainer.precision=32-true"])
-    return project
+def trained(exact_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that has trained for two epochs in float32, to work in."""
+    return copy_to(exact_run, tmp_path / "project", monkeypatch)
 
 
-def test_the_folder_has_the_checkpoints_logits_and_a_card_of_the_run(trained: Path) -> None:
+def test_the_folder_has_the_checkpoints_logits_and_a_card_of_the_run(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["export", CPU, "--to=my-model"])
     with (RUN / "validation_predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -66,8 +71,10 @@ def test_the_folder_has_the_checkpoints_logits_and_a_card_of_the_run(trained: Pa
     sections = re.split(r"^## ", card.text, flags=re.MULTILINE)
     assert len(sections) >= 5 and all(len(section.strip().splitlines()) > 2 for section in sections[1:])
     [snippet] = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=True)
-    assert "equivalent" in done.stdout and "score" in done.stdout
+    capsys.readouterr()
+    exec(snippet, {})
+    printed = capsys.readouterr().out
+    assert "equivalent" in printed and "score" in printed
 
 
 def test_a_checkpoint_without_metrics_has_a_card_that_says_why(trained: Path) -> None:
@@ -179,34 +186,29 @@ def hub() -> Iterator[tuple[type[Hub], str]]:
     server.shutdown()
 
 
-def push(address: str, folder: str, *flags: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_secretsecretsecret"}
-    words = ["export", CPU, f"--to={folder}", "--push_to_hub=me/my-model", *flags]
-    return subprocess.run(
-        [sys.executable, "-m", "mrpc_lightning", *words], env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def test_a_push_uploads_everything_privately_and_a_refusal_is_one_line(
-    trained: Path, hub: tuple[type[Hub], str]
+    trained: Path, hub: tuple[type[Hub], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handler, address = hub
-    done = push(address, "my-model")
-    assert done.returncode == 0, done.stderr
-    assert f"pushed    {address}/me/my-model" in done.stdout
+    for name, value in (("ENDPOINT", address), ("HF_HUB_OFFLINE", False)):
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    words = ["export", CPU, "--push_to_hub=me/my-model"]
+    main([*words, "--to=my-model"])
+    printed = capsys.readouterr()
+    assert f"pushed    {address}/me/my-model" in printed.out
     created = next(json.loads(body) for path, body in handler.requests if path.endswith("/repos/create"))
     assert created.get("private") is True or created.get("visibility") == "private"
     commit = next(body for path, body in handler.requests if "/commit/" in path).decode()
     sent = {json.loads(line)["value"]["path"] for line in commit.splitlines() if '"file"' in line}
     assert {"model.safetensors", "config.json", "README.md", "tokenizer.json"} <= sent
-    assert "secret" not in done.stdout + done.stderr
+    assert "secret" not in printed.out + printed.err
 
     for status, reason in ((401, "log in"), (403, "may not write"), (500, "")):
         handler.status = status
-        done = push(address, f"refused-{status}")
-        error = done.stderr.strip()
-        assert done.returncode == 2 and reason in error and "Traceback" not in error, error
-        assert f"hf upload --private me/my-model refused-{status}" in error and "\n" not in error.split("error: ")[-1]
+        error = fails(capsys, [*words, f"--to=refused-{status}"])
+        assert reason in error
+        assert f"hf upload --private me/my-model refused-{status}" in error
         assert "secret" not in error and "hf_abc" not in error
         assert Path(f"refused-{status}/model.safetensors").is_file()
 

@@ -4,14 +4,13 @@ import json
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from helpers import fails, make_rows, write_csv
+from helpers import ENTRY, Forked, fails, make_rows, write_csv
 
 from mrpc_lightning import Predictor, main
 from mrpc_lightning.deploy import predict
@@ -231,22 +230,20 @@ def fails_at_end(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
 @pytest.mark.slow
 def test_a_prediction_killed_at_random_moments_ends_as_one_that_was_not(trained: Path) -> None:
     write_csv(Path("many.csv"), make_rows(4000, seed=3))
-    code = (
-        "import sys; from mrpc_lightning import main; from mrpc_lightning.deploy import predict; "
-        "predict.CHUNK = 100; main(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", code, "predict", CPU, "--data.predict_file=many.csv"]
-    subprocess.run([*command, "--output=whole.csv"], check=True, capture_output=True)
+    small = f"from mrpc_lightning.deploy import predict; predict.CHUNK = 100; {ENTRY}"
+    command = ["predict", CPU, "--data.predict_file=many.csv"]
+    whole = Forked([*command, "--output=whole.csv"], small)
+    assert whole.wait() == 0, whole.communicate()
     moments, kills = random.Random(0), 0
     while not Path("found.csv").exists():
         before = len(list(Path().glob("found.csv.*.parts/*.parquet")))
-        process = subprocess.Popen([*command, "--output=found.csv"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = Forked([*command, "--output=found.csv"], small)
         wanted, wait = before + moments.randint(1, 12), moments.uniform(0, 0.05)
         while process.poll() is None and len(list(Path().glob("found.csv.*.parts/*.parquet"))) < wanted:
             time.sleep(0.002)
         time.sleep(wait)
         process.kill()
-        assert process.wait() in (0, -signal.SIGKILL), process.stderr
+        assert process.wait() in (0, -signal.SIGKILL), process.communicate()
         kills += process.returncode == -signal.SIGKILL
     assert kills >= 3
     assert Path("found.csv").read_bytes() == Path("whole.csv").read_bytes()

@@ -115,6 +115,7 @@ def run(folder: Path, endpoint: str, *words: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_encoder_and_corpus_come_from_the_hub_and_later_from_the_cache(tmp_path: Path, endpoint: str) -> None:
     words = ["fit", "--data.max_length=48", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
     first = run(tmp_path, endpoint, *words)
@@ -134,6 +135,7 @@ def test_encoder_and_corpus_come_from_the_hub_and_later_from_the_cache(tmp_path:
     assert figures[0] == figures[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -150,6 +152,7 @@ def test_what_the_hub_does_not_have_is_one_line(tmp_path: Path, endpoint: str, w
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_a_hub_that_never_answers_is_given_up_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         finished = run(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}", "fit")

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import torch
 from helpers import (
+    ENTRY,
     LAST,
     RUN,
+    Forked,
     command,
     copy_to,
     curve,
@@ -94,10 +96,13 @@ def test_pairs_that_are_all_negative_are_scored_in_both_orders(project: Path, ar
     assert (RUN / "test_report.html").is_file() and len(read_predictions(RUN / "test_predictions.csv")) == 20
 
 
+IN_ASCII = f"import sys\nfor stream in (sys.stdout, sys.stderr): stream.reconfigure(encoding='ascii')\n{ENTRY}"
+
+
 def test_fit_ends_well_where_the_terminal_cannot_show_a_label(project: Path, arguments: list[str]) -> None:
     words = ["fit", *arguments, '--model.label_names=["nein", "schön"]', "--trainer.max_epochs=1"]
-    finished = command(words, PYTHONIOENCODING="ascii")
-    assert finished.returncode == 0, finished.stderr
+    finished = Forked(words, IN_ASCII)
+    assert finished.wait() == 0, finished.communicate()
     assert (RUN / "metrics.json").is_file() and (RUN / "report.html").is_file()
 
 
@@ -111,12 +116,13 @@ def test_other_commands_end_well_where_the_terminal_cannot_show_a_label(
     words: list[str], umlaut_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy_to(umlaut_run, tmp_path / "project", monkeypatch)
-    finished = command([*words, *QUIET], PYTHONIOENCODING="ascii")
-    assert finished.returncode == 0, finished.stderr
+    finished = Forked([*words, *QUIET], IN_ASCII)
+    printed, errors = finished.communicate()
+    assert finished.returncode == 0, errors
     if words == ["test"]:
         assert (RUN / "test_metrics.json").is_file() and (RUN / "test_report.html").is_file()
     else:
-        assert re.match(r"sch.*\t0\.\d+$", finished.stdout.strip())
+        assert re.match(r"sch.*\t0\.\d+$", printed.strip())
 
 
 @pytest.mark.slow
@@ -215,15 +221,14 @@ def test_two_predictions_for_one_table_at_once_do_not_meet(trained: Path, monkey
         write_csv(Path(f"{name}.csv"), make_rows(30, seed))
         main(["predict", CPU, f"--data.predict_file={name}.csv", f"--output={name}_alone.csv"])
         tables[name] = Path(f"{name}_alone.csv").read_bytes()
-    others: list[subprocess.Popen[str]] = []
+    others: list[Forked] = []
     replace = os.replace
 
     def replace_after_the_other(source: Any, target: Any, **options: Any) -> None:
         """Let the other command come to its end, if it does so by itself, just before this one's table is there."""
         if Path(target).name == "found.csv" and not others:
             words = ["predict", *QUIET, "--data.predict_file=two.csv", "--output=found.csv"]
-            process = [sys.executable, "-m", "mrpc_lightning", *words]
-            others.append(subprocess.Popen(process, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+            others.append(Forked(words))
             try:
                 others[0].wait(timeout=60)
             except subprocess.TimeoutExpired:

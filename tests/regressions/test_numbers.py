@@ -21,6 +21,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from helpers import (
     LAST,
     RUN,
+    Forked,
     Row,
     dependencies,
     fails,
@@ -75,8 +76,7 @@ def metrics_of(run: Path = RUN, name: str = "metrics.json") -> dict[str, Any]:
 
 
 def test_two_runs_started_together_have_a_folder_each(project: Path, arguments: list[str]) -> None:
-    script = Path("together.py")
-    script.write_text(
+    together = (
         "import sys, time\nfrom pathlib import Path\nfrom mrpc_lightning import main\n"
         "Path(sys.argv[1]).touch()\n"
         "while not (Path('first').exists() and Path('second').exists()):\n    time.sleep(0.001)\n"
@@ -84,7 +84,7 @@ def test_two_runs_started_together_have_a_folder_each(project: Path, arguments: 
     )
     words = ["fit", *arguments, "--trainer.logger=false", "--trainer.max_epochs=1"]
     seeds = {"first": 1, "second": 2}
-    runs = [start([name, *words, f"--seed_everything={seed}"], [str(script)]) for name, seed in seeds.items()]
+    runs = [Forked([name, *words, f"--seed_everything={seed}"], together) for name, seed in seeds.items()]
     outputs = [run.communicate(timeout=300) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
     folders = sorted(path.parent for path in Path("tb_logs").glob("**/metrics.json"))
@@ -99,7 +99,7 @@ def test_a_run_that_is_still_training_is_not_resumed(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     many = ["--trainer.max_epochs=4000", "--early_stopping.patience=4000", "--checkpoint_every=8"]
-    running = start(["fit", *arguments, *many])
+    running = Forked(["fit", *arguments, *many])
     try:
         wait_for(LAST)
         config = (RUN / "config.yaml").read_text()
@@ -132,16 +132,16 @@ main(sys.argv[1:])
 def test_a_run_that_was_killed_before_its_report_is_finished_by_resuming_it(
     finished_before: bool, project: Path, arguments: list[str]
 ) -> None:
-    Path("killed.py").write_text(KILLED)
     words = ["fit", *arguments]
     if finished_before:
         main([*words, "--trainer.max_epochs=1"])
         (RUN / "report.html").unlink()
         words = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
-    killed = start(words, ["killed.py"])
+    killed = Forked(words, KILLED)
     _, errors = killed.communicate(timeout=120)
     assert killed.returncode == 9, errors
     assert load(LAST)["global_step"] == 16 and not (RUN / "report.html").exists()
+    assert not (RUN / "metrics.json").exists(), "of the first epoch alone"
     main(["fit", "--ckpt_path=last"])
     assert metrics_of()["epochs_trained"] == 2 and len(metrics_of()["epochs"]) == 2
     assert (RUN / "report.html").is_file() and (RUN / "validation_predictions.csv").is_file()
@@ -159,8 +159,7 @@ main(sys.argv[1:])
 
 
 def test_metrics_json_takes_its_place_whole_and_last(project: Path, arguments: list[str]) -> None:
-    Path("watched.py").write_text(WATCHED)
-    watched = start(["fit", *arguments, "--trainer.max_epochs=1"], ["watched.py"])
+    watched = Forked(["fit", *arguments, "--trainer.max_epochs=1"], WATCHED)
     _, errors = watched.communicate(timeout=120)
     assert watched.returncode == 0, errors
     assert "written in its place" not in errors

@@ -18,6 +18,8 @@ from helpers import LAST, RUN, copy_to, dependencies, fails, from_run, make_rows
 from lightning.pytorch import LightningModule
 
 from mrpc_lightning import main
+from mrpc_lightning.deploy import predict
+from mrpc_lightning.errors import InputError
 
 CPU = "--trainer.accelerator=cpu"
 BEST = RUN / "checkpoints/best.ckpt"
@@ -139,6 +141,35 @@ def test_nothing_is_written_through_a_link_that_was_planted_in_a_runs_folder(
     assert contents(outside) == before
 
 
+@pytest.mark.parametrize("name", ["hparams.yaml", "metrics.csv", "logger_1/metrics.csv"])
+def test_a_loggers_file_that_is_a_link_to_nowhere_is_not_made(
+    name: str, strangers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (RUN / name).parent.mkdir(exist_ok=True)
+    (RUN / name).unlink(missing_ok=True)
+    (RUN / name).symlink_to(tmp_path / "outside")
+    assert f"{RUN / name}: is a link" in fails(capsys, RESUME)
+    assert not (tmp_path / "outside").exists()
+
+
+def test_parts_of_a_table_are_not_written_into_a_folder_that_is_a_link(
+    strangers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "outside"
+
+    def plant(folder: Path, sizes: list[int]) -> int:
+        folder.rename(outside)
+        folder.symlink_to(outside)
+        raise InputError("stopped here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "count_done", plant)
+        fails(capsys, COMMANDS["predict"])
+    before = contents(outside)
+    assert ".parts: is a link" in fails(capsys, COMMANDS["predict"])
+    assert contents(outside) == before
+
+
 def test_pictures_are_not_written_into_a_folder_that_is_a_link(strangers: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -248,17 +279,18 @@ def test_no_name_of_code_survives_at_any_depth_of_an_encoders_configuration(dept
 
 # What must not get out
 
-SECRETS = ("hunter2-of-the-key", "hunter2-of-the-address")
+SECRETS = ("hunter2-of-the-key", "hunter2-of-the-address", "hunter2-of-an-address-alone")
 
 
 def test_secrets_of_a_logger_are_in_no_file_and_on_no_screen(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key, password = SECRETS
+    key, password, token = SECRETS
+    addresses = f"https://me:{password}@example.org/runs,https://{token}@example.org/runs"
     main(
         [
             *("fit", *arguments, "--trainer.max_epochs=1", "--trainer.logger=helpers.Keyed"),
-            *(f"--trainer.logger.api_key={key}", f"--trainer.logger.url=https://me:{password}@example.org/runs"),
+            *(f"--trainer.logger.api_key={key}", f"--trainer.logger.url={addresses}"),
         ]
     )
     files = [path for path in Path().rglob("*") if path.is_file()]

@@ -228,7 +228,6 @@ def test_a_run_on_two_processes_says_so(project: Path, arguments: list[str]) -> 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of this kind are not Windows's")
-@pytest.mark.xfail(strict=True, reason="tqdm shows no bar where a terminal does not tell its width")
 def test_a_terminal_of_unknown_width_gets_a_bar(project: Path, arguments: list[str]) -> None:
     shown = in_terminal(["fit", *(word for word in arguments if "progress_bar" not in word), "--trainer.max_epochs=1"])
     assert "best checkpoint" in shown and re.search(r"\d+%\|", shown)

@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -148,32 +147,6 @@ def test_a_page_names_the_class_of_each_baseline(project: Path, arguments: list[
     text = Page(RUN / "test_report.html").text
     assert re.search(r"accuracy [\d.]+ [\d.]+ to [\d.]+ 0\.9375 always “not_equivalent”", text)
     assert re.search(r"F1 [\d.]+ [\d.]+ to [\d.]+ 0\.1176 always “equivalent”", text)
-
-
-KILLED = """
-import os, sys
-from matplotlib.figure import Figure
-from mrpc_lightning import main
-from mrpc_lightning.report import plots
-from mrpc_lightning.report.metrics import Scored
-Figure.savefig = lambda *_, **__: os._exit(9)
-main(sys.argv[1:])
-"""
-
-
-def test_a_run_that_was_killed_before_its_report_is_not_finished(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
-    before = {path: path.stat().st_mtime_ns for path in RUN.rglob("*")}
-    assert max((path for path in before if "event" not in path.name), key=lambda path: before[path]).name in (
-        "metrics.json",
-        RUN.name,
-    )
-    words = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, text=True, timeout=300)
-    assert killed.returncode == 9, killed.stderr
-    assert not (RUN / "metrics.json").exists(), "of the first epoch alone"
-    main(["fit", "--ckpt_path=last"])
-    assert json.loads((RUN / "metrics.json").read_text())["epochs_trained"] == 2
 
 
 def test_nothing_is_lost_where_standard_output_fails(

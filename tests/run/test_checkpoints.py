@@ -8,20 +8,19 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from helpers import LAST, RUN, fails, load, make_rows, read_predictions, stop
+from helpers import LAST, RUN, Forked, fails, load, make_rows, read_predictions, stop, wait_for
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import mrpc_lightning
 from mrpc_lightning import ParaphraseClassifier, main
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.report import final
 from mrpc_lightning.run.checkpoint import AtomicCheckpointIO
 from mrpc_lightning.run.resume import MAY_CHANGE
 
@@ -204,31 +203,12 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step_and_leaves_the_best(
     assert all(value.isfinite().all() for value in load(LAST)["state_dict"].values())
 
 
-def run(words: list[str], **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "mrpc_lightning", *words]
-    return subprocess.Popen(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_process_in_good_order(signum: int, workers: int, project: Path, arguments: list[str]) -> None:
     many = ["--trainer.max_epochs=400", "--early_stopping.patience=400"]
-    process = run(["fit", *arguments, *many, f"--data.num_workers={workers}"])
+    process = Forked(["fit", *arguments, *many, f"--data.num_workers={workers}"])
     wait_for(LAST)
     os.killpg(process.pid, signum)  # as a terminal does: to the processes that make batches too
     printed, errors = process.communicate(timeout=60)
@@ -239,20 +219,44 @@ def test_a_signal_ends_a_process_in_good_order(signum: int, workers: int, projec
     assert load(LAST)["global_step"] > 8
 
 
-@pytest.mark.slow
-def test_a_preempted_slurm_job_is_requeued_and_resumes_by_itself(project: Path, arguments: list[str]) -> None:
+@pytest.fixture
+def job(project: Path) -> dict[str, str]:
+    """The environment of a SLURM job, with an `scontrol` that writes down what it is asked to do."""
     scontrol = project / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text('#!/bin/sh\necho "$@" > requeued\n')
     scontrol.chmod(0o755)
-    job = {
-        "PATH": f"{scontrol.parent}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "123",
-        "SLURM_NTASKS": "1",
-        "SLURM_JOB_NAME": "mrpc",
-    }
+    path = f"{scontrol.parent}:{os.environ['PATH']}"
+    return {"PATH": path, "SLURM_JOB_ID": "123", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "mrpc"}
+
+
+def test_a_job_that_is_preempted_while_its_best_checkpoint_is_scored_is_requeued(
+    arguments: list[str], job: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = final.score
+
+    def preempted(*args: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return score(*args, **options)
+
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    words = ["fit", *arguments, "--trainer.max_epochs=1"]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(final, "score", preempted)
+        main(words)
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert "SLURM job 123 is in the queue again and will resume by itself" in capsys.readouterr().err
+    assert Path("requeued").read_text() == "requeue 123\n" and not (RUN / "metrics.json").exists()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    main(words)
+    assert json.loads((RUN / "metrics.json").read_text())["optimizer_step"] == 8
+
+
+@pytest.mark.slow
+def test_a_preempted_slurm_job_is_requeued_and_resumes_by_itself(arguments: list[str], job: dict[str, str]) -> None:
     words = ["fit", *arguments, "--trainer.max_epochs=40", "--early_stopping.patience=40"]
-    process = run(words, **job)
+    process = Forked(words, **job)
     wait_for(LAST)
     process.send_signal(signal.SIGUSR1)
     _, errors = process.communicate(timeout=60)
@@ -265,7 +269,7 @@ def test_a_preempted_slurm_job_is_requeued_and_resumes_by_itself(project: Path, 
     other.parent.mkdir(parents=True)
     torch.save({"state_dict": {}}, other)
 
-    process = run(words, SLURM_RESTART_COUNT="1", **job)  # the very same command
+    process = Forked(words, SLURM_RESTART_COUNT="1", **job)  # the very same command
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert f"loaded    {LAST}, epoch" in printed and f"optimizer step {step}; " in printed
@@ -276,16 +280,16 @@ def test_a_preempted_slurm_job_is_requeued_and_resumes_by_itself(project: Path, 
 @pytest.mark.slow
 def test_each_way_to_name_a_checkpoint_works_from_a_new_process(project: Path, arguments: list[str]) -> None:
     quiet = [CPU, "--trainer.enable_progress_bar=false"]
-    process = run(["test", *quiet])
+    process = Forked(["test", *quiet])
     _, errors = process.communicate()
     assert process.returncode == 2
     hint = "python -m mrpc_lightning fit --config configs/mrpc.yaml trains one"
     meaning = "means the best checkpoint of the newest run, and no run in tb_logs has one"
     assert errors == f"error: --ckpt_path best: {meaning}; {hint}\n"
-    assert run(["fit", *arguments]).wait() == 0
+    assert Forked(["fit", *arguments]).wait() == 0
     expected = figures(RUN / "metrics.json")
     for words in (["best"], ["last"], [str(RUN)], [str(RUN / "checkpoints/best.ckpt")]):
-        process = run(["test", *quiet, "--ckpt_path", *words])
+        process = Forked(["test", *quiet, "--ckpt_path", *words])
         printed, errors = process.communicate()
         assert process.returncode == 0, errors
         assert f"loaded    {RUN}/checkpoints/{'last' if words == ['last'] else 'best'}.ckpt" in printed

@@ -1,31 +1,36 @@
 """A run that was stopped or killed, and resumed, ends as one that was not: compared at tolerance 0."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import LAST, RUN, curve, differences, fails, load, stop
+from helpers import LAST, RUN, Forked, curve, differences, fails, load, rewrite, stop, train
 
 from mrpc_lightning import ParaphraseClassifier, main
+from mrpc_lightning.run.state import moved
 
 PARTIAL = LAST.with_name("last.ckpt.tmp")
 
 
+@pytest.fixture(scope="module")
+def whole_run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a run of 24 steps that nothing interrupted."""
+    return train(tmp_path_factory.mktemp("whole"), encoder, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1")
+
+
 @pytest.fixture
-def finished(project: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 24 steps that nothing interrupted, kept elsewhere."""
-    main(["fit", *arguments, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"])
-    kept = tmp_path_factory.mktemp("finished")
-    shutil.move("tb_logs", kept)
-    return kept / RUN
+def finished(whole_run: Path, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run, kept elsewhere, with paths as though it had been made in this test's project."""
+    kept = tmp_path_factory.mktemp("finished") / RUN
+    shutil.copytree(whole_run / RUN, kept)
+    callbacks = moved(load(kept / "checkpoints/last.ckpt")["callbacks"], str(whole_run), str(project))
+    rewrite(kept / "checkpoints/last.ckpt", lambda content: content.update(callbacks=callbacks))
+    return kept
 
 
 # 8 steps an epoch: in the midst of an epoch, before and at its last batch, at the start of the next, in the last one.
@@ -51,14 +56,14 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
     ("options", "step"),
     [
         (["--trainer.accumulate_grad_batches=3"], 2),  # 8 batches an epoch: the last step is of two
-        (["--trainer.accumulate_grad_batches=3"], 3),
-        (["--trainer.max_steps=20", "--trainer.max_epochs=-1"], 11),
-        (["--trainer.val_check_interval=0.5"], 4),
+        pytest.param(["--trainer.accumulate_grad_batches=3"], 3, marks=pytest.mark.slow),
+        pytest.param(["--trainer.max_steps=20", "--trainer.max_epochs=-1"], 11, marks=pytest.mark.slow),
+        pytest.param(["--trainer.val_check_interval=0.5"], 4, marks=pytest.mark.slow),
         (["--trainer.val_check_interval=3"], 7),
         (["--trainer.check_val_every_n_epoch=2"], 8),
-        (["--trainer.limit_train_batches=5"], 7),
-        (["--data.bucketing=false"], 5),
-        (["--seed_everything=true"], 5),
+        pytest.param(["--trainer.limit_train_batches=5"], 7, marks=pytest.mark.slow),
+        pytest.param(["--data.bucketing=false"], 5, marks=pytest.mark.slow),
+        pytest.param(["--seed_everything=true"], 5, marks=pytest.mark.slow),
     ],
 )
 def test_other_ways_to_train_go_on_as_well(
@@ -161,17 +166,11 @@ def test_the_comparison_fails_where_a_part_of_the_state_is_forgotten(
     assert changed
 
 
-def start(words: list[str]) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "mrpc_lightning", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
 def written(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def kill_after_writes(process: "subprocess.Popen[str]", writes: int, delay: float | None) -> bool:
+def kill_after_writes(process: Forked, writes: int, delay: float | None) -> bool:
     """Kill a process so many seconds after it has written last.ckpt so many times; return whether it was still running.
 
     Without a delay it is killed as soon as the next write has begun.
@@ -181,10 +180,11 @@ def kill_after_writes(process: "subprocess.Popen[str]", writes: int, delay: floa
         if written(LAST) != newest:
             newest = written(LAST)
             writes -= 1
+        time.sleep(0.0005)
     if delay is not None:
         time.sleep(delay)
     while delay is None and process.poll() is None and not PARTIAL.exists():
-        pass
+        time.sleep(0.0002)
     process.kill()
     return process.wait() == -signal.SIGKILL
 
@@ -203,8 +203,8 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
         "--checkpoint_every=1",
         f"--data.num_workers={workers}",
     ]
-    process = start(words)
-    assert process.wait() == 0, process.stderr
+    process = Forked(words)
+    assert process.wait() == 0, process.communicate()
     kept = tmp_path_factory.mktemp("finished")
     shutil.move("tb_logs", kept)
 
@@ -214,15 +214,15 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
     kills = inside_writing = 0
     command = words
     while kills < 20 or not inside_writing:
-        process = start(command)
+        process = Forked(command)
         delay = moments.uniform(0, 0.03) if kills % 4 else None
-        assert kill_after_writes(process, moments.randint(1, 5), delay), process.stderr
+        assert kill_after_writes(process, moments.randint(1, 5), delay), process.communicate()
         kills += 1
         inside_writing += PARTIAL.exists()
         PARTIAL.unlink(missing_ok=True)
         assert load(LAST)["global_step"] > 0, "a checkpoint that was half written took the place of a whole one"
         command = ["fit", "--config=other.yaml", f"--ckpt_path={RUN}"]
-    process = start(command)
+    process = Forked(command)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert load(LAST)["global_step"] == 60 * 8

@@ -33,6 +33,16 @@ def test_best_means_the_newest_run_that_has_one(tmp_path: Path) -> None:
     assert Run.of(tmp_path / "moved.ckpt").folder == tmp_path
 
 
+def test_a_named_run_takes_an_empty_folder_and_leaves_one_that_is_not(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    run = Run.new(tmp_path, "mine")
+    run.release()  # nothing was written; but the folder was there before
+    assert run.folder.is_dir()
+    run.write("config.yaml", "seed_everything: 1")
+    with pytest.raises(InputError, match="mine: holds a run already"):
+        Run.new(tmp_path, "mine")
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut short"])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.ckpt").write_bytes(content)
