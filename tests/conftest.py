@@ -17,7 +17,10 @@ from helpers import TINY, copy_to, make_rows, train, write_csv
 from transformers import BertConfig, BertForSequenceClassification
 
 from mrpc_lightning import demo
+from mrpc_lightning.report import plots
 
+# Ticks and their numbers take half of the time of drawing, and no test looks at them.
+plots.STYLE |= dict.fromkeys(("xtick.bottom", "xtick.labelbottom", "ytick.left", "ytick.labelleft", "axes.grid"), False)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, as tests may be, ignore it
 torch.set_num_threads(1)  # a tiny model waits longer for threads than for sums
 

@@ -254,6 +254,7 @@ class Forked:
 
 
 def run_forked(words: list[str], code: str, environment: dict[str, str], folder: str, outputs: list[Path]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # as everywhere else, for the processes that make batches
     os.setsid()
     os.chdir(folder)
     os.environ.clear()

@@ -106,6 +106,7 @@ def test_no_name_becomes_markup_in_a_card(tmp_path: Path) -> None:
     assert not re.search(r"(?<!\\)[`_$]|(?<![\\*])\*(?!\*)", before + after)
 
 
+@pytest.mark.slow
 def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -241,6 +242,7 @@ def test_a_card_of_own_pairs_names_no_file_no_sentence_and_no_markup(project: Pa
     assert len(modes) == 1
 
 
+@pytest.mark.slow
 def test_the_demos_card_says_what_it_is_of(project: Path) -> None:
     config = Path(__file__).resolve().parents[2] / "configs/demo.yaml"
     main(["fit", f"--config={config}", CPU, "--trainer.max_epochs=1", "--trainer.limit_train_batches=3"])

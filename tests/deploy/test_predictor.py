@@ -41,8 +41,7 @@ def test_a_run_predicts_in_code_as_on_the_command_line(
     assert "loaded" in printed.err
 
 
-def test_what_is_no_list_of_pairs_is_refused(encoder: str, project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
+def test_what_is_no_list_of_pairs_is_refused(encoder: str, trained: Path) -> None:
     model = Predictor.from_run("best").model
     assert model.predict([]) == [] and not model.training
     for wrong, reason in (
@@ -104,10 +103,7 @@ def test_a_model_is_moved_to_the_device_that_is_asked_for(encoder: str) -> None:
     assert {tensor.device.type for tensor in moved.parameters()} == {"meta"} and moved.device.type == "meta"
 
 
-def test_one_pair_and_a_pipe_compute_where_the_trainer_does(
-    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
+def test_one_pair_and_a_pipe_compute_where_the_trainer_does(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[torch.device] = []
     make = Predictor.__init__
 
@@ -122,8 +118,7 @@ def test_one_pair_and_a_pipe_compute_where_the_trainer_does(
         assert asked.pop() == cli.trainer.strategy.root_device
 
 
-def test_a_damaged_checkpoint_is_named(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
+def test_a_damaged_checkpoint_is_named(trained: Path) -> None:
     content = load(RUN / "checkpoints/best.ckpt")
     del content["state_dict"]["model.classifier.bias"]
     torch.save(content, "damaged.ckpt")

@@ -137,6 +137,7 @@ def test_a_mistyped_key_is_named_with_its_config_file_and_line(
     assert re.search(r"typo\.yaml\W+(line )?4\b", message)
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(trained: Path) -> None:
     command = [sys.executable, "-m", "mrpc_lightning", "test", CPU]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

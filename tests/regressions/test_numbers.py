@@ -75,6 +75,7 @@ def metrics_of(run: Path = RUN, name: str = "metrics.json") -> dict[str, Any]:
 # Runs
 
 
+@pytest.mark.slow
 def test_two_runs_started_together_have_a_folder_each(project: Path, arguments: list[str]) -> None:
     together = (
         "import sys, time\nfrom pathlib import Path\nfrom mrpc_lightning import main\n"
@@ -95,6 +96,7 @@ def test_two_runs_started_together_have_a_folder_each(project: Path, arguments: 
         assert str(folder) in printed and f"{metrics['loss']:.4f}" in printed
 
 
+@pytest.mark.slow
 def test_a_run_that_is_still_training_is_not_resumed(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +130,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished_before", [False, True])
 def test_a_run_that_was_killed_before_its_report_is_finished_by_resuming_it(
     finished_before: bool, project: Path, arguments: list[str]
@@ -158,6 +161,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_metrics_json_takes_its_place_whole_and_last(project: Path, arguments: list[str]) -> None:
     watched = Forked(["fit", *arguments, "--trainer.max_epochs=1"], WATCHED)
     _, errors = watched.communicate(timeout=120)
@@ -443,7 +447,9 @@ def write_sentencepiece_encoder(folder: Path, kind: str) -> None:
     model.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("kind", ["albert", "deberta-v2", pytest.param("xlm-roberta", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["deberta-v2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("albert", "xlm-roberta"))]
+)
 def test_an_encoder_with_a_sentencepiece_model_trains_resumes_predicts_and_exports(
     kind: str, project: Path, arguments: list[str]
 ) -> None:
@@ -573,11 +579,10 @@ def make_certain(content: dict[str, Any], factor: float) -> None:
     ],
 )
 def test_metrics_are_those_that_scikit_learn_computes_from_the_predictions(
-    precision: str, symmetric: str, certainty: float, project: Path, arguments: list[str]
+    precision: str, symmetric: str, certainty: float, trained: Path
 ) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=1", f"--trainer.precision={precision}"])
     rewrite(BEST, lambda content: make_certain(content, certainty))
-    main(["test", CPU, f"--model.symmetric={symmetric}"])
+    main(["test", CPU, f"--model.symmetric={symmetric}", f"--trainer.precision={precision}"])
     metrics, rows = metrics_of(name="test_metrics.json"), read_predictions(RUN / "test_predictions.csv")
     labels = [int(row["label"] == "equivalent") for row in rows]
     predicted = [int(row["prediction"] == "equivalent") for row in rows]
@@ -630,9 +635,8 @@ def test_each_pair_is_scored_once(project: Path, arguments: list[str], monkeypat
 
 
 def test_each_pair_is_scored_in_both_orders_where_that_is_asked_for(
-    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
     scored = count_scored_rows(monkeypatch)
     main(["test", CPU, "--model.symmetric=true"])
     assert 50 <= sum(scored) <= 50 + SPARE

@@ -14,7 +14,7 @@ import datasets.load
 import pytest
 import torch
 import yaml
-from helpers import LAST, RUN, copy_to, dependencies, fails, from_run, make_rows, rewrite, write_csv
+from helpers import LAST, RUN, copy_to, dependencies, fails, from_run, rewrite
 from lightning.pytorch import LightningModule
 
 from mrpc_lightning import main
@@ -299,26 +299,6 @@ def test_secrets_of_a_logger_are_in_no_file_and_on_no_screen(
     for secret in SECRETS:
         assert [str(path) for path in files if secret.encode() in path.read_bytes()] == []
         assert secret not in printed
-
-
-def test_control_characters_of_sentences_do_not_reach_the_terminal(
-    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    hostile = (f"Rents {ESCAPE}[2J{ESCAPE}]0;owned\x07 rose", "Rents \x9b31mrose", 1)
-    write_csv(Path("train.csv"), [*make_rows(60), hostile])
-    write_csv(Path("validation.csv"), [hostile, *make_rows(24, seed=1)])
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
-    printed = "".join(capsys.readouterr())
-    assert "validation pairs were trained on" in printed
-    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", printed)
-
-
-def test_control_characters_of_label_names_do_not_reach_the_terminal(
-    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = json.dumps(["different", f"{ESCAPE}[31msame{ESCAPE}]0;owned\x07"])
-    attempt(["fit", *arguments, "--trainer.max_epochs=1", f"--model.label_names={names}"])
-    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "".join(capsys.readouterr()))
 
 
 def test_control_characters_of_a_strangers_label_names_do_not_reach_the_terminal(

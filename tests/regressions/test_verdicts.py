@@ -301,6 +301,7 @@ def test_scores_in_place_of_classes_are_told_to_be_cut_at_a_threshold(
     assert "train.csv, line 2" in message and "score" in message and "threshold" in message
 
 
+@pytest.mark.slow
 def test_an_export_in_8_bits_says_how_many_answers_change(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

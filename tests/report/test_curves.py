@@ -122,6 +122,7 @@ def diagnosis_of(arguments: list[str], *flags: str) -> str:
     return str(metrics["diagnosis"])
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_labels_of_chance_by_heart_overfits(project: Path, arguments: list[str]) -> None:
     generator = random.Random(0)
     for name, pairs in (("train.csv", 24), ("validation.csv", 60)):
@@ -136,11 +137,13 @@ def test_a_run_whose_steps_are_too_small_underfits(project: Path, arguments: lis
     assert text.startswith("Underfitting: ") and "Try a higher model.learning_rate" in text
 
 
+@pytest.mark.slow
 def test_a_run_whose_steps_are_far_too_large_collapses(project: Path, arguments: list[str]) -> None:
     text = diagnosis_of(arguments, "--trainer.max_epochs=6", "--model.warmup=0", "--model.learning_rate=0.5")
     assert text.startswith("Collapsed: ")
 
 
+@pytest.mark.slow
 def test_a_run_whose_steps_are_too_large_is_erratic(project: Path, arguments: list[str]) -> None:
     large = ["--trainer.max_epochs=100", "--early_stopping.patience=9", "--model.warmup=0", "--data.batch_size=4"]
     found = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from helpers import RUN, make_rows, write_csv
+from helpers import RUN
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import (
@@ -175,26 +175,11 @@ def test_probabilities_that_are_no_numbers_are_refused() -> None:
         collect(make_scored([0, 1], [0.5, float("nan")]), NAMES)
 
 
-def test_pairs_that_are_all_negative_are_scored_in_both_orders(project: Path, arguments: list[str]) -> None:
-    # A run that predicts "negative" throughout: then F1 is 0/0.
-    write_csv(project / "train.csv", [(a, b, int(row == 0)) for row, (a, b, _) in enumerate(make_rows(60))])
-    main(["fit", *arguments, "--trainer.max_epochs=1", "--model.symmetric=true"])
-    write_csv(project / "negative.csv", [(a, b, 0) for a, b, _ in make_rows(20, seed=2)])
-    main(["test", CPU, "--data.test_file=negative.csv"])
-    found = json.loads((RUN / "test_metrics.json").read_text(encoding="utf-8"))
-    assert found["true_negatives"] == found["pairs"] == 20
-    assert found["one_order"] == {"accuracy": 1, "f1": None} and found["f1"] is None
-    assert found["baseline_accuracy_class"] == "not_equivalent"
-
-
-def test_a_metrics_file_has_a_value_for_each_interval_and_a_name_for_the_number_format(
-    project: Path, arguments: list[str]
-) -> None:
-    main(["fit", *arguments, "--trainer.precision=32-true"])
+def test_a_metrics_file_has_a_value_for_each_interval_and_a_name_for_the_number_format(trained: Path) -> None:
     main(["validate", CPU])
     for name in ("metrics.json", "validate_metrics.json"):
         found = json.loads((RUN / name).read_text(encoding="utf-8"))
         assert found["intervals"].keys() == TITLES.keys() <= found.keys()
-        assert found["trainer_precision"] == "32-true" and found["precision"] != "32-true"
+        assert found["trainer_precision"] in ("32-true", "bf16-mixed") and not isinstance(found["precision"], str)
         assert "one_order" not in found
     assert not (RUN / "validate_report.html").exists()

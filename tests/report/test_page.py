@@ -109,10 +109,9 @@ def test_everything_in_a_report_can_be_computed_again_from_its_predictions(
         assert set(events.Tags()["images"]) == PICTURES
 
 
-def test_an_evaluation_has_a_report_of_its_own_without_curves(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments])
+def test_an_evaluation_has_a_report_of_its_own_without_curves(trained: Path) -> None:
     first = (RUN / "report.html").read_bytes()
-    write_csv(project / "others.csv", make_rows(40, seed=5))
+    write_csv(trained / "others.csv", make_rows(40, seed=5))
     main(["test", "--trainer.accelerator=cpu", "--data.test_file=others.csv"])
     rows, page = read(RUN / "test_predictions.csv"), Page(RUN / "test_report.html")
     assert len(rows) == 40 and "Learning curves" not in page.text and page.tags.count("svg") == len(PICTURES) - 1
@@ -121,8 +120,7 @@ def test_an_evaluation_has_a_report_of_its_own_without_curves(project: Path, arg
     assert (RUN / "report.html").read_bytes() == first
 
 
-def test_symmetric_scores_are_the_mean_of_both_orders(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments])
+def test_symmetric_scores_are_the_mean_of_both_orders(trained: Path) -> None:
     plain = read(RUN / "validation_predictions.csv")
     main(["test", "--trainer.accelerator=cpu", "--model.symmetric=true"])
     both, page = read(RUN / "test_predictions.csv"), Page(RUN / "test_report.html")
@@ -140,9 +138,8 @@ def test_symmetric_scores_are_the_mean_of_both_orders(project: Path, arguments: 
     assert not (RUN / "test_pictures/orders.png").exists(), "a picture of another model's"
 
 
-def test_a_page_names_the_class_of_each_baseline(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
-    write_csv(project / "few.csv", [("a b", "a c", int(row < 2)) for row in range(32)])
+def test_a_page_names_the_class_of_each_baseline(trained: Path) -> None:
+    write_csv(trained / "few.csv", [("a b", "a c", int(row < 2)) for row in range(32)])
     main(["test", "--trainer.accelerator=cpu", "--data.test_file=few.csv"])
     text = Page(RUN / "test_report.html").text
     assert re.search(r"accuracy [\d.]+ [\d.]+ to [\d.]+ 0\.9375 always “not_equivalent”", text)
@@ -183,10 +180,9 @@ def test_legends_lie_outside_of_the_pictures_axes() -> None:
             assert box.y1 <= axes.get_tightbbox().y0 + 1 and box.x0 >= 0 and box.x1 <= picture.bbox.x1, name
 
 
-def test_a_report_of_one_class_and_of_one_pair_can_be_made(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=1"])
+def test_a_report_of_one_class_and_of_one_pair_can_be_made(trained: Path) -> None:
     for rows in ([("a b", "a c", 1)], [("a b", "a c", 0)] * 3, [("a b", "a c", 1), ("a", "b", 0)]):
-        write_csv(project / "few.csv", rows)
+        write_csv(trained / "few.csv", rows)
         main(["test", "--trainer.accelerator=cpu", "--data.test_file=few.csv"])
         assert "accuracy" in Page(RUN / "test_report.html").text
 

@@ -34,7 +34,7 @@ def finished(whole_run: Path, project: Path, tmp_path_factory: pytest.TempPathFa
 
 
 # 8 steps an epoch: in the midst of an epoch, before and at its last batch, at the start of the next, in the last one.
-@pytest.mark.parametrize("step", [1, 3, 7, 8, 9, 16, 23])
+@pytest.mark.parametrize("step", [1, 8, 23, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 7, 9, 16))])
 def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
     step: int, finished: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +144,9 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(
     assert resumed.trainer.current_epoch == 5
 
 
-@pytest.mark.parametrize("forgotten", ["random", "metrics", "position"])
+@pytest.mark.parametrize(
+    "forgotten", ["random", *(pytest.param(part, marks=pytest.mark.slow) for part in ("metrics", "position"))]
+)
 def test_the_comparison_fails_where_a_part_of_the_state_is_forgotten(
     forgotten: str, finished: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,8 +199,8 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
     words = [
         "fit",
         *arguments,
-        "--trainer.max_epochs=60",  # more than twenty killed processes get through, on any machine
-        "--early_stopping.patience=60",
+        "--trainer.max_epochs=30",  # more than twenty killed processes get through, on any machine
+        "--early_stopping.patience=30",
         "--trainer.log_every_n_steps=1",
         "--checkpoint_every=1",
         f"--data.num_workers={workers}",
@@ -225,7 +227,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_one_that_was_not(
     process = Forked(command)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert load(LAST)["global_step"] == 60 * 8
+    assert load(LAST)["global_step"] == 30 * 8
     for name in ("last", "best"):
         path = f"checkpoints/{name}.ckpt"
         assert differences(load(kept / RUN / path), load(RUN / path)) == []

@@ -40,6 +40,7 @@ def test_figures_of_a_run_agree_with_its_batches(project: Path, arguments: list[
         assert [event.step for event in events.Scalars(name)] == [1, 3, 5, 7, 9, 11, 13, 15]
 
 
+@pytest.mark.slow
 def test_validation_stops_the_clock(project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from mrpc_lightning import ParaphraseClassifier
 
