@@ -255,6 +255,8 @@ class Forked:
 
 def run_forked(words: list[str], code: str, environment: dict[str, str], folder: str, outputs: list[Path]) -> None:
     multiprocessing.set_start_method("fork", force=True)  # as everywhere else, for the processes that make batches
+    for signum in (signal.SIGINT, signal.SIGHUP):  # which nohup and a shell's background jobs ignore
+        signal.signal(signum, signal.SIG_DFL if signum == signal.SIGHUP else signal.default_int_handler)
     os.setsid()
     os.chdir(folder)
     os.environ.clear()

@@ -152,10 +152,9 @@ def test_as_many_widths_may_be_compiled_as_there_are(monkeypatch: pytest.MonkeyP
     from torch._dynamo import config
 
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
-    for name in ("recompile_limit", "accumulated_recompile_limit"):
-        monkeypatch.setattr(config, name, 8)
-    make_fast(make_encoder("bert"), CPU, compiled=True)
-    assert min(config.recompile_limit, config.accumulated_recompile_limit) >= 512
+    with config.patch(recompile_limit=8, accumulated_recompile_limit=8):
+        make_fast(make_encoder("bert"), CPU, compiled=True)
+        assert min(config.recompile_limit, config.accumulated_recompile_limit) >= 512
 
 
 @pytest.mark.parametrize("values", [{"is_decoder": True}, {"chunk_size_feed_forward": 2}])

@@ -98,12 +98,12 @@ def test_a_compiled_run_may_compile_every_width_that_its_batches_have(
         own = options.get("recompile_limit") or 0
         return model
 
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     monkeypatch.setattr(torch, "compile", compile_nothing)
     monkeypatch.setattr(ParaphraseClassifier, "training_step", training_step)
     words = ["--model.compile=true", "--data.pad_to_multiple_of=4", "--data.max_length=64", "--trainer.max_epochs=1"]
     try:
-        main(["fit", *arguments, *words])
+        with torch._dynamo.config.patch(recompile_limit=8):
+            main(["fit", *arguments, *words])
     except SystemExit as stopped:  # so many widths may as well be refused
         message = capsys.readouterr().err.strip()
         assert stopped.code == 2 and "--data.pad_to_multiple_of 4" in message and "\n" not in message

@@ -218,15 +218,6 @@ def test_the_card_of_a_run_that_was_stopped_says_that_it_was_not_scored(
 
 
 @pytest.mark.slow
-def test_a_run_on_two_processes_says_so(project: Path, arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "mrpc_lightning", "fit", *arguments, "--trainer.max_epochs=1"]
-    command += ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
-    assert re.search(r"\b(2|two) processes", done.stdout)
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of this kind are not Windows's")
 def test_a_terminal_of_unknown_width_gets_a_bar(project: Path, arguments: list[str]) -> None:
     shown = in_terminal(["fit", *(word for word in arguments if "progress_bar" not in word), "--trainer.max_epochs=1"])
