@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from mrpc_lightning.cli.flags import add_flags
+from mrpc_lightning.cli.flags import OWN_FLAGS, add_flags
 from mrpc_lightning.cli.merge import Merge
 from mrpc_lightning.cli.parser import Parser, keys_of_files, split_config_files
 from mrpc_lightning.data import MRPCDataModule
@@ -86,6 +86,8 @@ class CLI(LightningCLI):
         keys_of_files(split_config_files(self.words)[0])  # names what is wrong with a file
         self.config = parser.parse_args(self.words)
         check_settings(self.config)
+        if self.command == "study":
+            return
         decided = json.loads(from_first_process(lambda: json.dumps(self._choose())))
         if self.run is None and decided["run"]:
             self.run = Run(decided["run"])
@@ -135,9 +137,20 @@ class CLI(LightningCLI):
         folder = None if self.run is None else self.run.folder
         return {name: str(path) if path else None for name, path in (("checkpoint", checkpoint), ("run", folder))}
 
+    def recipe_of(self, config: Any) -> dict[str, Any]:
+        """Return a configuration as plain values, without what is of one command, and without secrets."""
+        recipe: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False))
+        for key in (*resume.NOT_OF_A_RUN, *OWN_FLAGS.get(self.command, {})):
+            section, _, name = key.rpartition(".")
+            (recipe[section] if section else recipe).pop(name, None)
+        recipe["trainer"] = resume.without_secrets(recipe["trainer"])
+        return recipe
+
     def before_instantiate_classes(self) -> None:
         """Write down the recipe of a run, and let everything that it writes go into its folder."""
         config = self.config
+        if self.command == "study":
+            return
         if self.command != "fit":
             config.trainer.logger = False
             config.trainer.enable_checkpointing = None
@@ -146,12 +159,7 @@ class CLI(LightningCLI):
             return
         if config.trainer.logger is True:
             config.trainer.logger = self.parser.get_defaults().trainer.logger
-        recipe = yaml.safe_load(self.parser.dump(config, skip_unset=False))
-        for key in resume.NOT_OF_A_RUN:
-            section, _, name = key.rpartition(".")
-            (recipe[section] if section else recipe).pop(name, None)
-        recipe["trainer"] = resume.without_secrets(recipe["trainer"])
-        self.recipe = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+        self.recipe = yaml.safe_dump(self.recipe_of(config), sort_keys=False, allow_unicode=True)
         if self.run is not None:
             point_loggers(config, self.run, self.content.get("global_step"))
 
@@ -187,6 +195,8 @@ class CLI(LightningCLI):
         Raises:
             InputError: If the Trainer or a callback does not take a value.
         """
+        if self.command == "study":  # its runs are processes of their own
+            return
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ValueError, TypeError, KeyError) as error:

@@ -3,11 +3,14 @@
 import contextlib
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from mrpc_lightning.cli.build import CLI
+from mrpc_lightning.cli.flags import OWN_FLAGS
+from mrpc_lightning.cli.parser import Parser, flags_given, without
 from mrpc_lightning.deploy import export as exporting
 from mrpc_lightning.deploy import predict as predicting
 from mrpc_lightning.deploy.predictor import Predictor, show
@@ -19,7 +22,7 @@ from mrpc_lightning.run.checkpoint import describe
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.resume import how_to_resume
 from mrpc_lightning.run.run import LOGS, Run
-from mrpc_lightning.run.settings import check_batches
+from mrpc_lightning.run.settings import check_batches, check_settings, makes_folder
 from mrpc_lightning.run.signals import requeue
 
 TRIAL = "\nfast_dev_run: a batch or so of everything ran; nothing was saved; no metric means anything"
@@ -27,6 +30,9 @@ TRIAL = "\nfast_dev_run: a batch or so of everything ran; nothing was saved; no 
 
 def run(cli: CLI) -> None:
     """Run a subcommand; if it fails, end the processes that it started."""
+    if cli.command == "study":
+        study(cli)
+        return
     try:
         {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict, "export": export}[cli.command](cli)
     finally:
@@ -143,3 +149,33 @@ def export(cli: CLI) -> None:
     exporting.check(cli.config)
     announce(cli)
     exporting.run(cli.model, cli.datamodule, cli.config, cli.run, cli.checkpoint, cli.content)
+
+
+def study(cli: CLI) -> None:
+    """Train settings with several seeds each, and compare them."""
+    if find_spec("scipy") is None:
+        raise InputError("study: needs scipy: python -m pip install scipy")
+    from mrpc_lightning.study import plan  # scipy takes a second to import
+    from mrpc_lightning.study import study as studying
+
+    config, first = cli.config, cli.config.trainer.logger
+    assert isinstance(cli.parser, Parser)
+    if config.ckpt_path is not None or config.run is not None:
+        raise InputError("ckpt_path: a study makes runs of its own, and continues them by itself; leave it out")
+    if config.trainer.fast_dev_run:
+        raise InputError("trainer.fast_dev_run: a study compares whole runs; try one with fit")
+    if config.seeds < 1 or config.workers < 1:
+        raise InputError(f"--seeds {config.seeds} --workers {config.workers}: at least 1 of each")
+    if any(key == "seed_everything" for key, _, _ in flags_given(cli.words)):
+        raise InputError("--seed_everything: a study has seeds 1, 2, ...; say how many with --seeds")
+    if not makes_folder(first):
+        raise InputError("trainer.logger: a study needs TensorBoardLogger or CSVLogger, which keep runs in a folder")
+    words = without(cli.words, OWN_FLAGS["study"])
+    recipes = {}
+    for setting in plan.settings(config.grid or []):
+        cli.parser.words = [*words, *setting.flags]
+        values = cli.parser.parse_args(cli.parser.words)
+        check_settings(values)
+        recipes[setting] = cli.recipe_of(values)
+    folder = Path(first.init_args.get("save_dir") or LOGS) / config.name
+    studying.run(folder, recipes, words, config.seeds, config.workers)

@@ -34,6 +34,17 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "public": {"action": "store_true", "help": "Let everybody see that repository."},
     },
+    "study": {
+        "seeds": {"type": int, "default": 10, "help": "Seeds of each setting, 1, 2, ...: a total, over all commands."},
+        "grid": {
+            "type": str,
+            "nargs": "+",
+            "metavar": "KEY=VALUE,VALUE",
+            "help": "What to vary: every combination is a setting; the others are compared with the first.",
+        },
+        "workers": {"type": int, "default": 1, "help": "Runs at a time; they share this machine's cores."},
+        "name": {"type": str, "default": "study", "help": "The study's folder within tb_logs."},
+    },
 }
 RESUMED = f"The run to resume: {CKPT_PATH}"
 EVALUATED = f'What to use: {CKPT_PATH} Unset: "best". "none": an encoder that was fine-tuned elsewhere, as it is.'
@@ -87,6 +98,10 @@ HELP: dict[str, tuple[str, dict[str, str]]] = {
         {"to": "", "onnx": "", "int8": "", "push_to_hub": "", "ckpt_path": EVALUATED, "run": RUN},
     ),
 }
+HELP["study"] = (
+    "study --config configs/mrpc.yaml --seeds 10 --grid model.learning_rate=2e-5,5e-5",
+    {"config": HELP["fit"][1]["config"], "seeds": "", "grid": "", "workers": "", "name": ""},
+)
 # What Hugging Face's Trainer and other programs call our keys.
 ELSEWHERE = {
     "batch_size": "data.batch_size",

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "test": "score a checkpoint on the validation split, or on the test split where its labels are known",
     "predict": "write a checkpoint's prediction for each pair of a file",
     "export": "write a checkpoint as a model folder for transformers",
+    "study": "train settings with several seeds each, and say what the differences are worth",
 }
 OVERVIEW = f"""usage: python -m mrpc_lightning SUBCOMMAND [--config FILE] [--flag value ...]
 

@@ -29,8 +29,8 @@ SECTIONS: dict[str, type] = {
     "early_stopping": EarlyStopping,
     "model_checkpoint": ModelCheckpoint,
 }
-# Words that take no value, or two.
-ARITY = {"debug": 0, "glue": 0, "onnx": 0, "int8": 0, "public": 0, "pair": 2, "print_config": 0, "help": 0}
+# Words that take no value, or two; or all up to the next one.
+ARITY = {"debug": 0, "glue": 0, "onnx": 0, "int8": 0, "public": 0, "pair": 2, "print_config": 0, "help": 0, "grid": -1}
 YAML_BOOLS = "; YAML reads yes, no, on and off as true and false: put quotes around them"
 
 
@@ -183,6 +183,15 @@ def stray_words(words: list[str]) -> list[str]:
         else:
             stray.append(word)
     return stray
+
+
+def without(words: typing.Sequence[str], flags: typing.Collection[str]) -> list[str]:
+    """Return a command line without some flags and their values."""
+    kept, inside = [], False
+    for word in words:
+        inside = word[2:].partition("=")[0] in flags if word.startswith("--") else inside
+        kept += [] if inside else [word]
+    return kept
 
 
 def keys_of_files(names: list[str]) -> list[tuple[str, Any, str]]:

@@ -62,6 +62,56 @@ def draw(
     return pictures
 
 
+def points(settings: Sequence[tuple[str, Sequence[float]]], baseline: float | None = None) -> Figure:
+    """Draw the scores of several settings: each run as a point, the mean as a line, and a baseline.
+
+    Args:
+        settings: The name of each setting, and its runs' scores, from 0 to 1.
+        baseline: What the same prediction for every pair scores.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _rows([name for name, _ in settings])
+        for row, (_, scores) in enumerate(settings):
+            spread = numpy.linspace(-0.25, 0.25, len(scores)) if len(scores) > 1 else numpy.zeros(len(scores))
+            values = 100 * numpy.asarray(scores)
+            axes.plot(values, row + spread, "o", color=VALIDATION, markersize=5, alpha=0.7)
+            if len(scores):
+                axes.plot([values.mean()] * 2, (row - 0.35, row + 0.35), color=INK, linewidth=1.5)
+        if baseline is not None:
+            axes.axvline(100 * baseline, color=TRAINING, linestyle="--", linewidth=1)
+        axes.set_xlabel("F1, in percent")
+    return figure
+
+
+def differences(rows: Sequence[tuple[str, float, tuple[float, float], tuple[float, float] | None]]) -> Figure:
+    """Draw differences of F1 with their intervals over seeds (thick), and over seeds and pairs (thin).
+
+    Args:
+        rows: The name of each setting, the mean difference, and both intervals; as shares.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _rows([name for name, *_ in rows])
+        for row, (_, mean, over_seeds, over_pairs) in enumerate(rows):
+            if over_pairs is not None:
+                axes.plot([100 * end for end in over_pairs], (row, row), color=GRID, linewidth=2)
+            axes.plot([100 * end for end in over_seeds], (row, row), color=VALIDATION, linewidth=4)
+            axes.plot(100 * mean, row, "o", color=INK, markersize=5)
+        axes.axvline(0, color=TRAINING, linestyle="--", linewidth=1)
+        axes.set_xlabel("difference of F1, in points")
+    return figure
+
+
+def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
+    height = 0.9 + 0.55 * len(names)
+    figure = Figure(figsize=(9, height))
+    left = min(0.45, 0.04 + 0.0085 * max(map(len, names)))
+    axes = figure.add_axes((left, 0.6 / height, 0.98 - left, (height - 0.75) / height))
+    axes.set_yticks(range(len(names)), labels=list(names))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    return figure, axes
+
+
 def svg(figure: Figure) -> str:
     """Return a picture as an SVG element, in the page's colors."""
     buffer = io.StringIO()

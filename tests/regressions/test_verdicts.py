@@ -290,11 +290,3 @@ def test_scores_in_place_of_classes_are_told_to_be_cut_at_a_threshold(
     write_csv(Path("train.csv"), rows)  # type: ignore[arg-type]  # scores as text
     message = fails(capsys, ["fit", *arguments])
     assert "train.csv, line 2" in message and "score" in message and "threshold" in message
-
-
-@pytest.mark.slow
-def test_an_export_in_8_bits_says_how_many_answers_change(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    main(["export", CPU, "--to=small", "--onnx", "--int8"])
-    assert re.search(r"\b\d+ of (the )?40 (answers|pairs|predictions)", capsys.readouterr().out)

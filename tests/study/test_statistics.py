@@ -1,0 +1,95 @@
+"""What a study says of differences, against scipy, enumeration, hand-computed values, and simulated studies."""
+
+import itertools
+from typing import Any
+
+import numpy
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from mrpc_lightning.study.statistics import compare, holm, interval, over_seeds_and_pairs, sign_flip, summarize
+
+DIFFERENCES = numpy.array([0.012, -0.004, 0.021, 0.008, 0.015, -0.001, 0.009])
+
+
+def test_a_summary_is_that_of_numpy_and_has_no_spread_of_one_value() -> None:
+    found = summarize([0.8, 0.82, 0.86])
+    assert found == {"mean": pytest.approx(0.826667, abs=1e-6), "sd": pytest.approx(0.030551, abs=1e-6)} | {
+        "median": 0.82,
+        "min": 0.8,
+        "max": 0.86,
+    }
+    assert summarize([0.8])["sd"] is None
+
+
+def test_p_is_that_of_all_sign_flips() -> None:
+    flips = numpy.array(list(itertools.product((1, -1), repeat=len(DIFFERENCES))))
+    means = (flips * DIFFERENCES).mean(axis=1)
+    expected = (numpy.abs(means) >= abs(DIFFERENCES.mean()) - 1e-15).mean()
+    assert sign_flip(DIFFERENCES) == pytest.approx(expected, abs=1e-12)
+    assert sign_flip(numpy.full(5, 0.02)) == 2 / 2**5  # five seeds cannot reach 0.05
+    assert sign_flip(numpy.full(6, 0.02)) == 2 / 2**6
+    assert sign_flip(numpy.zeros(6)) == 1
+
+
+def test_the_interval_is_bca_by_its_formula() -> None:
+    draws = numpy.random.default_rng(1).choice(DIFFERENCES, (200_000, len(DIFFERENCES))).mean(axis=1)
+    mean = DIFFERENCES.mean()
+    bias = stats.norm.ppf((draws < mean).mean() + (draws == mean).mean() / 2)
+    left_out = numpy.array([numpy.delete(DIFFERENCES, i).mean() for i in range(len(DIFFERENCES))])
+    spread = left_out.mean() - left_out
+    acceleration = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
+    z = bias + stats.norm.ppf((0.025, 0.975))
+    expected = numpy.quantile(draws, stats.norm.cdf(bias + z / (1 - acceleration * z)))
+    assert interval(DIFFERENCES) == pytest.approx(expected, abs=4e-4)
+    assert interval(numpy.full(6, 0.02)) == (0.02, 0.02) and interval(DIFFERENCES[:2]) is None
+
+
+def test_several_comparisons_are_corrected_as_holm_did() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_a_difference_counts_where_interval_and_p_agree_and_seeds_suffice() -> None:
+    base = numpy.full(8, 0.8)
+    better = base + numpy.array([0.01, 0.02, 0.015, 0.012, 0.018, 0.011, 0.013, 0.02])
+    assert compare(better, base).verdict == "improved" and compare(base, better).verdict == "worse"
+    assert compare(better[:5], base[:5]).verdict == "too few seeds to tell"
+    mixed = base + numpy.array([0.03, -0.02, 0.01, -0.01, 0.02, -0.015, 0.0, 0.01])
+    found = compare(mixed, base)
+    assert found.verdict == "no difference shown" and found.share == 4.5 / 8
+    # research of power: (z(0.975) + z(0.8)) sd / difference, squared
+    assert found.needed == numpy.ceil((2.8 * numpy.std(mixed - base, ddof=1) / 0.01) ** 2)
+
+
+def score(metric: str, labels: NDArray[Any], predicted: NDArray[Any]) -> float:
+    right = (labels & predicted).sum()
+    return float((labels == predicted).mean() if metric == "accuracy" else 2 * right / (labels.sum() + predicted.sum()))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1"])
+def test_the_interval_over_seeds_and_pairs_is_that_of_a_plain_loop(metric: str) -> None:
+    generator = numpy.random.default_rng(2)
+    labels = generator.integers(0, 2, 60)
+    ours, theirs = (numpy.clip(labels * 0.2 + generator.random((4, 60)) * 0.8, 0, 1) for _ in range(2))
+    draws = []
+    for _ in range(2000):
+        seeds, pairs = generator.integers(0, 4, 4), generator.integers(0, 60, 60)
+        scores = [
+            numpy.mean([score(metric, labels[pairs], setting[seed][pairs] > 0.5) for seed in seeds])
+            for setting in (ours, theirs)
+        ]
+        draws.append(scores[0] - scores[1])
+    expected = numpy.percentile(draws, (2.5, 97.5))
+    assert over_seeds_and_pairs(labels, ours, theirs, metric) == pytest.approx(expected, abs=0.02)
+    assert over_seeds_and_pairs(labels, ours, ours, metric) == (0, 0)
+
+
+def test_of_a_thousand_studies_of_equal_settings_at_most_five_percent_are_called_improved() -> None:
+    generator, called = numpy.random.default_rng(3), 0
+    for _ in range(1000):
+        seeds = generator.normal(0.86, 0.008, 8)  # what both settings share
+        ours, theirs = (seeds + generator.normal(0, 0.008, 8) for _ in range(2))
+        called += compare(ours, theirs).verdict == "improved"
+    assert called <= 50
