@@ -64,4 +64,4 @@ def main(args: list[str] | None = None) -> CLI:
 def with_dashes(message: str) -> str:
     """Return a message in which keys such as model.learning_rate are flags."""
     names = [f"{section}.{name}" for section, made in SECTIONS.items() for name in inspect.signature(made).parameters]
-    return re.sub(rf"(?<![\w.\-/])(?=(?:{'|'.join(map(re.escape, names))}|ckpt_path)\b)", "--", message)
+    return re.sub(rf"(?<![\w.\-/=])(?=(?:{'|'.join(map(re.escape, names))}|ckpt_path)\b)", "--", message)

@@ -1,6 +1,7 @@
 """What each subcommand does with the Trainer, the model and the data."""
 
 import contextlib
+import re
 import signal
 import sys
 from importlib.util import find_spec
@@ -82,10 +83,12 @@ def fit(cli: CLI) -> None:
             final.fit(trainer, model, data, cli.run, cli.config, best)
     except Stopped as stopped:
         # At once: in the middle of a step, or when training was done. Else the callback has said all.
-        if cli.run is None or not cli.run.last.is_file() or str(stopped) != "stopped" or not trainer.is_global_zero:
+        if cli.run is None or str(stopped) != "stopped" or not trainer.is_global_zero:
             raise
         what = "stopped at once" + requeue(stopped.signum)
-        raise Stopped(stopped.signum, how_to_resume(what, cli.run.folder)) from stopped
+        if cli.run.last.is_file():
+            what = how_to_resume(what, cli.run.folder)
+        raise Stopped(stopped.signum, what) from stopped
 
 
 def evaluate(cli: CLI) -> None:
@@ -154,7 +157,7 @@ def export(cli: CLI) -> None:
 def study(cli: CLI) -> None:
     """Train settings with several seeds each, and compare them."""
     if find_spec("scipy") is None:
-        raise InputError("study: needs scipy: python -m pip install scipy")
+        raise InputError('study: needs scipy: python -m pip install "scipy>=1.15"')
     from mrpc_lightning.study import plan  # scipy takes a second to import
     from mrpc_lightning.study import study as studying
 
@@ -166,16 +169,19 @@ def study(cli: CLI) -> None:
         raise InputError("trainer.fast_dev_run: a study compares whole runs; try one with fit")
     if config.seeds < 1 or config.workers < 1:
         raise InputError(f"--seeds {config.seeds} --workers {config.workers}: at least 1 of each")
+    if not re.fullmatch(r"[\w.,=+-]*\w", config.name):
+        raise InputError(f"--name {config.name}: a folder's name, of letters, digits and .,=+-_")
     if any(key == "seed_everything" for key, _, _ in flags_given(cli.words)):
         raise InputError("--seed_everything: a study has seeds 1, 2, ...; say how many with --seeds")
     if not makes_folder(first):
         raise InputError("trainer.logger: a study needs TensorBoardLogger or CSVLogger, which keep runs in a folder")
-    words = without(cli.words, OWN_FLAGS["study"])
-    recipes = {}
+    words, recipes = without(cli.words, OWN_FLAGS["study"]), {}
     for setting in plan.settings(config.grid or []):
         cli.parser.words = [*words, *setting.flags]
         values = cli.parser.parse_args(cli.parser.words)
         check_settings(values)
         recipes[setting] = cli.recipe_of(values)
+        if list(recipes.values()).count(recipes[setting]) > 1:
+            raise InputError(f"--grid: {setting.name} is the same as another setting")
     folder = Path(first.init_args.get("save_dir") or LOGS) / config.name
     studying.run(folder, recipes, words, config.seeds, config.workers)

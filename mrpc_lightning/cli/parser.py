@@ -189,7 +189,7 @@ def without(words: typing.Sequence[str], flags: typing.Collection[str]) -> list[
     """Return a command line without some flags and their values."""
     kept, inside = [], False
     for word in words:
-        inside = word[2:].partition("=")[0] in flags if word.startswith("--") else inside
+        inside = word.lstrip("-").partition("=")[0] in flags if word.startswith("-") else inside
         kept += [] if inside else [word]
     return kept
 

@@ -52,6 +52,8 @@ def load_encoder(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: label for label, name in enumerate(label_names)}
         _set_dropout(config, key, dropout)
+        if pretrained and model_name == demo.NAME:
+            raise InputError(f"{key}: has no pretrained weights: give model.pretrained false")
         if pretrained:
             model, found = AutoModelForSequenceClassification.from_pretrained(
                 source,

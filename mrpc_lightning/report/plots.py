@@ -62,21 +62,21 @@ def draw(
     return pictures
 
 
-def points(settings: Sequence[tuple[str, Sequence[float]]], baseline: float | None = None) -> Figure:
+def points(settings: Sequence[tuple[str, Sequence[float | None]]], baseline: float | None = None) -> Figure:
     """Draw the scores of several settings: each run as a point, the mean as a line, and a baseline.
 
     Args:
-        settings: The name of each setting, and its runs' scores, from 0 to 1.
+        settings: The name of each setting, and the scores of its runs by seed, from 0 to 1; None where there is none.
         baseline: What the same prediction for every pair scores.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = _rows([name for name, _ in settings])
         for row, (_, scores) in enumerate(settings):
             spread = numpy.linspace(-0.25, 0.25, len(scores)) if len(scores) > 1 else numpy.zeros(len(scores))
-            values = 100 * numpy.asarray(scores)
+            values = 100 * numpy.array(scores, dtype=numpy.float64)
             axes.plot(values, row + spread, "o", color=VALIDATION, markersize=5, alpha=0.7)
-            if len(scores):
-                axes.plot([values.mean()] * 2, (row - 0.35, row + 0.35), color=INK, linewidth=1.5)
+            if not numpy.isnan(values).all():
+                axes.plot([numpy.nanmean(values)] * 2, (row - 0.35, row + 0.35), color=INK, linewidth=1.5)
         if baseline is not None:
             axes.axvline(100 * baseline, color=TRAINING, linestyle="--", linewidth=1)
         axes.set_xlabel("F1, in percent")
@@ -93,7 +93,7 @@ def differences(rows: Sequence[tuple[str, float, tuple[float, float], tuple[floa
         figure, axes = _rows([name for name, *_ in rows])
         for row, (_, mean, over_seeds, over_pairs) in enumerate(rows):
             if over_pairs is not None:
-                axes.plot([100 * end for end in over_pairs], (row, row), color=GRID, linewidth=2)
+                axes.plot([100 * end for end in over_pairs], (row, row), color=INK, linewidth=1)
             axes.plot([100 * end for end in over_seeds], (row, row), color=VALIDATION, linewidth=4)
             axes.plot(100 * mean, row, "o", color=INK, markersize=5)
         axes.axvline(0, color=TRAINING, linestyle="--", linewidth=1)
@@ -150,7 +150,7 @@ def _one(paint: Callable[[Axes], None]) -> Figure:
 
 def _curves(epochs: Sequence[Mapping[str, float]], kept: int | None) -> Figure:
     figure = Figure(figsize=(10.5, 3.2))
-    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.15, top=0.91, wspace=0.16)
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.15, top=0.91, wspace=0.2)
     numbers = [int(epoch["epoch"]) for epoch in epochs]
     for place, (name, title) in enumerate((("loss", "loss"), ("accuracy", "accuracy"), ("f1", "F1"))):
         axes = figure.add_subplot(1, 3, place + 1)

@@ -76,7 +76,8 @@ class LastCheckpoint(Callback):
         if (signum or self._is_due(trainer, batch_idx)) and trainer.global_step != self._saved_step:
             self.save(trainer)
         if signum and trainer.global_step == 0:
-            raise Stopped(signum, "stopped before the first optimizer step: there is nothing to resume from")
+            queued = requeue(signum) if trainer.is_global_zero else ""
+            raise Stopped(signum, f"stopped before the first optimizer step: there is nothing to resume from{queued}")
         if signum:
             self._stop(trainer, signum, f"stopped after optimizer step {trainer.global_step:,}")
         self._copy_before_validation(trainer, batch_idx)

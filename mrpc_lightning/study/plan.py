@@ -9,6 +9,10 @@ from pathlib import Path
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.run.run import Run
 
+# Of the whole study; nor may `trainer.logger`, which says where a run's folder is, be varied.
+NOT_VARIED = ("seed_everything", "ckpt_path", "run", "config", "debug", "seeds", "grid", "workers", "name")
+LONGEST = 120  # letters of a folder's name
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -46,6 +50,11 @@ class Unit:
     seed: int
 
     @property
+    def name(self) -> str:
+        """A name for files that belong to it."""
+        return f"{self.setting.folder}.seed_{self.seed}"
+
+    @property
     def run(self) -> Run:
         """Its run, as its folder is at this moment."""
         return Run(self.study / self.setting.folder / f"seed_{self.seed}")
@@ -54,11 +63,8 @@ class Unit:
     def flags(self) -> list[str]:
         """The flags of `fit` that make a new run of it."""
         logger = {"save_dir": self.study, "name": self.setting.folder, "version": f"seed_{self.seed}"}
-        return [
-            *self.setting.flags,
-            f"--seed_everything={self.seed}",
-            *(f"--trainer.logger.{name}={value}" for name, value in logger.items()),
-        ]
+        places = [f"--trainer.logger.{name}={value}" for name, value in logger.items()]
+        return [*self.setting.flags, f"--seed_everything={self.seed}", *places]
 
 
 def settings(grid: Sequence[str]) -> list[Setting]:
@@ -68,22 +74,23 @@ def settings(grid: Sequence[str]) -> list[Setting]:
         grid: For each key "key=value,value"; commas within brackets are the value's own.
 
     Raises:
-        InputError: If one is written otherwise, or a key or a value comes twice.
+        InputError: If one is written otherwise, a key or a value comes twice, or a key is the study's own.
     """
     axes: dict[str, list[str]] = {}
     for text in grid:
         key, equals, values = text.partition("=")
         key, parts = key.removeprefix("--"), re.split(r",(?![^\[]*\])", values)
         if not equals or not all(parts):
-            raise InputError(f"--grid {text}: give key=value,value, such as model.learning_rate=2e-5,5e-5")
-        if key == "seed_everything":
-            raise InputError("--grid seed_everything: every setting sees the same seeds; give --seeds")
+            raise InputError(f"--grid={text}: give key=value,value, such as model.learning_rate=2e-5,5e-5")
+        if key in NOT_VARIED or re.match(r"trainer\.(logger|fast_dev_run)", key):
+            raise InputError(f"--grid={key}: is the same for all runs of a study; every setting sees the same seeds")
         if key in axes or len(set(parts)) < len(parts):
-            raise InputError(f"--grid {text}: the same {'key' if key in axes else 'value'} twice")
+            raise InputError(f"--grid={text}: the same {'key' if key in axes else 'value'} twice")
         axes[key] = parts
     found = [Setting(tuple(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
-    if len({setting.folder for setting in found}) < len(found):
-        raise InputError("--grid: two settings would share a folder; give keys of other names, or shorter values")
+    folders = [setting.folder.casefold() for setting in found]
+    if len(set(folders)) < len(found) or max(map(len, folders)) > LONGEST:
+        raise InputError("--grid: a setting's folder is named after its values: give others, or shorter ones")
     return found
 
 

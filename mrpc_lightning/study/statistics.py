@@ -1,12 +1,12 @@
 """What the scores of several seeds are worth: summaries, paired differences, their intervals and p-values.
 
-The protocol is that of arXiv 2511.19794: a difference counts where the interval of the seeds' differences and an exact
+The protocol is that of arXiv 2511.19794: a difference counts where the interval of the seeds' differences and a
 sign-flip test agree. Scores are shares, from 0 to 1; a point is 0.01.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 from numpy.typing import NDArray
@@ -15,10 +15,8 @@ from scipy import stats
 from mrpc_lightning.report.metrics import measure
 
 Array = NDArray[numpy.float64]
-FEWEST = 6  # seeds: with five, no p of a two-sided sign-flip test lies below 2 / 2**5 = 0.0625
-LEVEL = 0.05
+LEVEL, POWER, POINT = 0.05, 0.8, 0.01
 RESAMPLES = 9999
-POINT = 0.01
 
 
 @dataclass(frozen=True)
@@ -26,31 +24,44 @@ class Difference:
     """How much better one setting is than another, over the same seeds.
 
     Attributes:
-        seeds: Number of seeds that both have.
+        seeds: Number of seeds.
         mean: Mean of the differences.
         interval: 95 % BCa bootstrap interval of the mean, over seeds; None below three seeds.
-        over_pairs: 95 % percentile interval over seeds and pairs together; None where pairs are not known.
-        p: Of the exact two-sided sign-flip test; corrected by `holm` where there are several comparisons.
-        share: Share of seeds on which it is better; a tie counts half.
-        needed: Seeds that would show a difference of a point, with a power of 80 %.
+        p: Of the two-sided sign-flip test; `correct` corrects it for the number of comparisons.
+        sd: Sample standard deviation of the differences.
+        differ: Seeds on which the two differ: ties say nothing, and no p of the others' sign flips may be small enough.
+        comparisons: How many comparisons this one is among.
     """
 
     seeds: int
     mean: float
     interval: tuple[float, float] | None
-    over_pairs: tuple[float, float] | None
     p: float
-    share: float
-    needed: int
+    sd: float
+    differ: int
+    comparisons: int = 1
+
+    @property
+    def needed(self) -> int | None:
+        """Seeds that would show a difference of a point, with a power of 80 %; None if these are too few to say."""
+        if self.seeds < fewest(self.comparisons):
+            return None
+        quantiles = float(stats.norm.ppf((1 - LEVEL / self.comparisons / 2, POWER)).sum())
+        return max(fewest(self.comparisons), math.ceil((quantiles * self.sd / POINT) ** 2))
 
     @property
     def verdict(self) -> str:
         """What may be said: "improved", "worse", "no difference shown" or "too few seeds to tell"."""
-        if self.seeds < FEWEST or self.interval is None:
+        if self.seeds < fewest(self.comparisons) or 0 < self.differ < fewest(self.comparisons) or self.interval is None:
             return "too few seeds to tell"
         if self.p >= LEVEL or self.interval[0] <= 0 <= self.interval[1]:
             return "no difference shown"
         return "improved" if self.mean > 0 else "worse"
+
+
+def fewest(comparisons: int) -> int:
+    """Return the fewest seeds with which a corrected p can lie under 0.05: that of n sign flips is at least 2 / 2^n."""
+    return math.floor(math.log2(2 * comparisons / LEVEL)) + 1
 
 
 def summarize(values: Sequence[float]) -> dict[str, float | None]:
@@ -65,20 +76,20 @@ def summarize(values: Sequence[float]) -> dict[str, float | None]:
     }
 
 
-def compare(ours: Array, theirs: Array, over_pairs: tuple[float, float] | None = None) -> Difference:
-    """Compare the scores of two settings on the same seeds, in the same order, of shape (seeds,)."""
-    differences = ours - theirs
-    spread = float(differences.std(ddof=1)) if len(differences) > 1 else math.inf
-    return Difference(
-        seeds=len(differences),
-        mean=float(differences.mean()),
-        interval=interval(differences),
-        over_pairs=over_pairs,
-        p=sign_flip(differences),
-        share=float(numpy.mean((differences > 0) + 0.5 * (differences == 0))),
-        # The two quantiles of a test at 5 % with a power of 80 %: 1.96 + 0.84.
-        needed=max(FEWEST, math.ceil((2.8 * spread / POINT) ** 2)) if math.isfinite(spread) else 0,
-    )
+def compare(ours: Array, theirs: Array) -> Difference:
+    """Compare the scores of two settings on the same seeds, two or more, in the same order; of shape (seeds,)."""
+    found = ours - theirs
+    sd, differ = float(found.std(ddof=1)), int(numpy.count_nonzero(found))
+    return Difference(len(found), float(found.mean()), interval(found), sign_flip(found), sd, differ)
+
+
+def correct(differences: Sequence[Difference]) -> list[Difference]:
+    """Return several comparisons with their p-values corrected (Holm 1979), in their order."""
+    ps, corrected, largest = [one.p for one in differences], {}, 0.0
+    for place, number in enumerate(numpy.argsort(ps, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (len(ps) - place) * ps[number]))
+        corrected[number] = replace(differences[number], p=largest, comparisons=len(ps))
+    return [corrected[number] for number in range(len(ps))]
 
 
 def interval(differences: Array) -> tuple[float, float] | None:
@@ -108,39 +119,32 @@ def sign_flip(differences: Array) -> float:
     return float(found.pvalue)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """Correct the p-values of several comparisons (Holm 1979), in their order."""
-    corrected, largest = [0.0] * len(ps), 0.0
-    for place, number in enumerate(numpy.argsort(ps, kind="stable")):
-        largest = max(largest, min(1.0, (len(ps) - place) * ps[number]))
-        corrected[number] = largest
-    return corrected
-
-
 def over_seeds_and_pairs(
-    labels: NDArray[numpy.int64], ours: Array, theirs: Array, metric: str, resamples: int = 2000
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean difference over seeds and pairs, resampled together.
+    labels: NDArray[numpy.int64], ours: Array, theirs: Array, names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Return the 95 % percentile interval of each metric's mean difference over seeds and pairs, resampled together.
 
-    The metric is computed anew for each seed and each draw of pairs: it says what to expect with other seeds on other
-    pairs of this kind.
+    The metrics are computed anew for each seed and each draw of pairs: the interval says what to expect with other
+    seeds on other pairs of this kind. Of many pairs fewer resamples are drawn, 200 at the least.
 
     Args:
         labels: 0 or 1, of shape (pairs,).
         ours: Probabilities of the positive class of one setting, of shape (seeds, pairs).
         theirs: Those of the other setting.
-        metric: "accuracy" or "f1".
-        resamples: How often to draw.
+        names: Names of metrics, as `measure` has them.
     """
     generator, (seeds, pairs) = numpy.random.default_rng(0), ours.shape
+    resamples = int(numpy.clip(1e7 / pairs, 200, 2000))
     weights = generator.multinomial(pairs, numpy.full(pairs, 1 / pairs), size=resamples).astype(numpy.float64)
-    scores = [[_scores(labels, one, weights, metric) for one in setting] for setting in (ours, theirs)]
-    differences = numpy.array(scores[0]) - numpy.array(scores[1])  # (seeds, resamples)
-    drawn = generator.integers(0, seeds, (seeds, resamples))
-    means = numpy.nanmean(numpy.take_along_axis(differences, drawn, axis=0), axis=0)
-    low, high = numpy.nanpercentile(means, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def _scores(labels: NDArray[numpy.int64], positive: Array, weights: Array, metric: str) -> Array:
-    return measure(labels, numpy.stack((1 - positive, positive), axis=1), weights)[metric]
+    drawn, bounds = generator.integers(0, seeds, (seeds, resamples)), {}
+    scores = [
+        [measure(labels, numpy.stack((1 - one, one), axis=1), weights) for one in setting] for setting in (ours, theirs)
+    ]
+    for name in names:
+        first, second = (numpy.array([one[name] for one in setting]) for setting in scores)  # (seeds, resamples)
+        means = numpy.take_along_axis(first - second, drawn, axis=0).mean(axis=0)
+        means = means[~numpy.isnan(means)]  # a resample may lack one of the classes
+        if len(means):
+            low, high = numpy.percentile(means, (2.5, 97.5))
+            bounds[name] = (float(low), float(high))
+    return bounds

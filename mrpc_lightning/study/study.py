@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.report.metrics import number
 from mrpc_lightning.run.run import Run, flatten
+from mrpc_lightning.run.signals import requeue
 from mrpc_lightning.study import results
 from mrpc_lightning.study.plan import Setting, Unit, units
-from mrpc_lightning.study.work import work
-from mrpc_lightning.text import count, duration
+from mrpc_lightning.study.work import Work
+from mrpc_lightning.text import count, duration, printable
 
-RECIPE = "study.yaml"  # what all runs share
+# What runs of one recipe may differ in.
+OF_A_RUN = ("seed_everything", "checkpoint_every", "trainer.logger", "trainer.enable_progress_bar")
 
 
 def run(
     folder: Path, recipes: Mapping[Setting, Mapping[str, Any]], words: Sequence[str], seeds: int, workers: int
-) -> dict[str, Any]:
+) -> None:
     """Do what is left of a study, and write its tables.
 
     Args:
@@ -33,85 +36,75 @@ def run(
         seeds: Seeds of each setting, in total.
         workers: Runs at a time.
 
-    Returns:
-        What study.json holds.
-
     Raises:
-        InputError: If the folder holds a study of another recipe, or no run can be trained.
+        InputError: If a run in the folder is of another recipe, or no run can be trained.
         Stopped: If a signal asks for it; the message says what the same command will do.
     """
-    own = Run(folder)
-    check_same(folder / RECIPE, recipes)
-    shared = common(recipes.values())
-    own.write(RECIPE, yaml.safe_dump(shared, sort_keys=False, allow_unicode=True))
     planned = units(folder, list(recipes), seeds)
-    done = sum(bool(unit.run.metrics) for unit in planned)
+    check_recipes(planned, recipes)
+    already = count_done(planned)
     what = f"{count(len(planned), 'run')}: {count(len(recipes), 'setting')} x {count(seeds, 'seed')}"
-    print(f"study     {folder}, {what}{f'; {done:,} are done' if done else ''}", flush=True)
-    bar = Tqdm(total=len(planned), initial=done, unit=" runs", disable=not sys.stdout.isatty(), leave=False)
-    began, finished = time.monotonic(), 0
+    print(f"study     {folder}, {what}{f'; {already:,} are done' if already else ''}", flush=True)
+    bar = Tqdm(total=len(planned), initial=already, unit=" runs", disable=not sys.stdout.isatty(), leave=False)
+    began = time.monotonic()
 
     def report(unit: Unit, failed: str | None) -> None:
-        nonlocal finished
-        finished += 1
-        bar.update()
-        metrics = unit.run.metrics
-        scored = f"failed: {failed}"
-        if not failed:
-            scored = f"accuracy {number(metrics['accuracy'])}  F1 {number(metrics['f1'])}"
-        left = len(planned) - done - finished
-        rest = (
-            f"; about {duration((time.monotonic() - began) / finished * left)} left"
-            if left and finished >= workers
-            else ""
+        done, metrics = count_done(planned), unit.run.metrics
+        scored = (
+            f"failed: {failed}" if failed else f"accuracy {number(metrics['accuracy'])}  F1 {number(metrics['f1'])}"
         )
-        bar.write(f"{done + finished:>3}/{len(planned)}  {unit.setting.name}  seed {unit.seed}  {scored}{rest}")
+        pace = (time.monotonic() - began) / max(done - already, 1)
+        left = len(planned) - done
+        rest = f"; about {duration(pace * left)} left" if left and done - already >= workers else ""
+        bar.n = done
+        bar.write(printable(f"{done:>3}/{len(planned)}  {unit.setting.name}  seed {unit.seed}  {scored}{rest}"))
         sys.stdout.flush()
 
+    work = Work(planned, words, workers, report)
     try:
-        failed = work(planned, words, workers, report)
+        work.run()
     except Stopped as stopped:
-        so_far = sum(bool(unit.run.metrics) for unit in planned)
-        how = f"stopped; {so_far:,} of {count(len(planned), 'run')} are done, and the same command continues there"
-        raise Stopped(stopped.signum, how) from stopped
+        how = f"{count_done(planned):,} of {count(len(planned), 'run')} are done, and the same command continues there"
+        raise Stopped(stopped.signum, f"stopped; {how}{requeue(stopped.signum)}") from stopped
     finally:
         bar.close()
-    if failed and len(failed) == len(planned):
-        raise InputError(f"no run could be trained: {next(iter(failed.values())).removeprefix('error: ')}")
-    found = results.collect(planned, failed)
-    for setting, recipe in recipes.items():
-        if setting.name == found["best"]:
-            own.write("best.yaml", yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
-    table = results.markdown(found)
+    if len(work.failed) == len(planned):
+        raise InputError(f"no run could be trained: {next(iter(work.failed.values()))}")
+    with FileLock(folder / ".lock"):  # workers elsewhere end at the same time
+        check_recipes(planned, recipes)
+        write(folder, results.collect(planned, work.failed), recipes, seeds)
+
+
+def write(folder: Path, found: dict[str, Any], recipes: Mapping[Setting, Mapping[str, Any]], seeds: int) -> None:
+    """Write what a study has found into its folder, and print it."""
+    own, table, first = Run(folder), results.markdown(found), next(iter(recipes.values()))
+    best = [recipe for setting, recipe in recipes.items() if printable(setting.name) == found["best"]]
+    if best:
+        own.write("best.yaml", yaml.safe_dump(dict(best[0]), sort_keys=False, allow_unicode=True))
     own.write("study.md", table)
-    own.write("study.html", results.page(found, f"{folder.name}: {count(len(recipes), 'setting')}"))
+    own.write("study.html", results.page(found, folder.name, seeds, yaml.safe_dump(dict(first), sort_keys=False)))
     own.write("study.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
-    print(
-        f"\n{table}\nreport {folder / 'study.html'}\nbest   {folder / 'best.yaml'}, a config file for fit", flush=True
-    )
-    return found
+    last = f"\nbest   {folder / 'best.yaml'}, a config file for fit" if best else ""
+    print(f"\n{table}\nreport {folder / 'study.html'}{last}", flush=True)
 
 
-def common(recipes: Any) -> dict[str, Any]:
-    """Return the values by key that all recipes share."""
-    first, *others = (flatten(recipe) for recipe in recipes)
-    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+def count_done(planned: Sequence[Unit]) -> int:
+    """Return how many units are finished, whoever did them."""
+    return sum(bool(unit.run.metrics) for unit in planned)
 
 
-def check_same(path: Path, recipes: Mapping[Setting, Mapping[str, Any]]) -> None:
-    """Check that a study that is continued is of the same recipe, but for the keys that it varies.
+def check_recipes(planned: Sequence[Unit], recipes: Mapping[Setting, Mapping[str, Any]]) -> None:
+    """Check that the runs that are there are of the settings that they are counted for.
 
     Raises:
-        InputError: If it is not.
+        InputError: If one is of another recipe.
     """
-    if not path.is_file():
-        return
-    before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for recipe in map(flatten, recipes.values()):
-        for key, value in before.items():
-            varied = any(key == name for setting in recipes for name, _ in setting.values)
-            if not varied and recipe.get(key) != value:
-                raise InputError(
-                    f"{path.parent}: is a study with {key} {json.dumps(value)}, not {json.dumps(recipe.get(key))}; "
-                    "give this one another --name"
-                )
+    for unit in planned:
+        if not (unit.run.folder / "config.yaml").is_file():
+            continue
+        theirs, ours = flatten(unit.run.config), flatten(recipes[unit.setting])
+        for key in sorted(theirs.keys() | ours.keys()):
+            if not key.startswith(OF_A_RUN) and theirs.get(key) != ours.get(key):
+                values = [json.dumps(one.get(key), default=str, ensure_ascii=False) for one in (theirs, ours)]
+                what = f"is a run with {key} {values[0]}, not {values[1]}"
+                raise InputError(f"{unit.run.folder}: {what}; give this study another --name")

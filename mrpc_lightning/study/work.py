@@ -13,39 +13,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mrpc_lightning.run.run import Run
 from mrpc_lightning.study.plan import Unit
+from mrpc_lightning.text import printable
 
 ATTEMPTS = 5  # of a run that a signal ended, before it counts as failed
 WAIT = 0.5  # seconds between two looks at what others do
 
 
-@dataclass
-class Progress:
-    """What the workers of this command have done so far."""
-
-    units: Sequence[Unit]
-    report: Callable[[Unit, str | None], None]
-    failed: dict[Unit, str] = field(default_factory=dict)
-    attempts: dict[Unit, int] = field(default_factory=dict)
-    children: set["subprocess.Popen[bytes]"] = field(default_factory=set)
-    stopping: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def left(self) -> list[Unit]:
-        """Return what is neither finished nor failed."""
-        return [unit for unit in self.units if unit not in self.failed and not unit.run.metrics]
-
-
-def work(
-    units: Sequence[Unit], words: Sequence[str], workers: int, report: Callable[[Unit, str | None], None]
-) -> dict[Unit, str]:
-    """Run all units that are not finished.
+class Work:
+    """Runs all units that are not finished.
 
     Args:
         units: The units, in the order in which they are taken.
@@ -53,75 +34,105 @@ def work(
         workers: How many to run at a time; they share this machine's cores.
         report: Is called with each unit that this command has finished, and with the error of one that failed.
 
-    Returns:
-        The units that failed, each with its last line of errors.
+    Attributes:
+        failed: The units that failed, each with its error.
     """
-    progress = Progress(units, report)
-    threads = [threading.Thread(target=_work, args=(progress, words, workers), daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(timeout=0.2)
-    except BaseException:
-        progress.stopping.set()
-        with progress.lock:
-            for child in progress.children:
-                child.send_signal(signal.SIGTERM)  # it writes last.ckpt
-        for thread in threads:
-            thread.join()
-        raise
-    return progress.failed
 
+    def __init__(
+        self, units: Sequence[Unit], words: Sequence[str], workers: int, report: Callable[[Unit, str | None], None]
+    ) -> None:
+        self.units, self.words, self.workers, self.report = units, words, workers, report
+        self.failed: dict[Unit, str] = {}
+        self._attempts: dict[Unit, int] = {}
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._stopping, self._lock = threading.Event(), threading.Lock()
+        self._error: BaseException | None = None
 
-def _work(progress: Progress, words: Sequence[str], workers: int) -> None:
-    while not progress.stopping.is_set() and (left := progress.left()):
-        for unit in left:
-            with claimed(unit) as is_ours:
-                if is_ours and not unit.run.metrics and unit not in progress.failed:
-                    _run(progress, unit, words, workers)
-                    break
+    def run(self) -> None:
+        """Run them, and return when none is left; a signal stops the runs first, which then write last.ckpt."""
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.workers)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(timeout=0.2)
+        finally:
+            self._stopping.set()
+            with self._lock:
+                for child in self._children:
+                    child.send_signal(signal.SIGTERM)
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                left = [unit for unit in self.units if unit not in self.failed and not unit.run.metrics]
+                if not left:
+                    return
+                for unit in left:
+                    with claimed(unit) as is_ours:
+                        if is_ours and not unit.run.metrics:
+                            self._train(unit)
+                            break
+                else:
+                    self._stopping.wait(WAIT)
+        except BaseException as error:
+            self._error = error
+            self._stopping.set()
+
+    def _train(self, unit: Unit) -> None:
+        folder, log = unit.run.folder, Run(unit.study).path(f"logs/{unit.name}.txt")
+        if resumed := unit.run.last.is_file():
+            own = ["--ckpt_path", str(folder), "--config", str(folder / "config.yaml")]
         else:
-            progress.stopping.wait(WAIT)
-
-
-def _run(progress: Progress, unit: Unit, words: Sequence[str], workers: int) -> None:
-    folder, log = unit.run.folder, unit.study / "logs" / f"{unit.setting.folder}.seed_{unit.seed}.txt"
-    resumed = unit.run.last.is_file()
-    if folder.is_dir() and not resumed:
-        shutil.rmtree(folder)  # stopped before its first checkpoint
-    own = ["--ckpt_path", str(folder)] if resumed else [*words, *unit.flags]
-    command = [sys.executable, "-m", "mrpc_lightning", "fit", *own, "--trainer.enable_progress_bar=false"]
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // workers))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        with progress.lock:
-            if progress.stopping.is_set():
+            own = [*self.words, *unit.flags]
+            if folder.is_dir():
+                shutil.rmtree(
+                    Run(unit.study).path(f"{unit.setting.folder}/{folder.name}")
+                )  # before its first checkpoint
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
+        # The job is the study's: a run must neither put it back into the queue nor count its tasks.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        command = [sys.executable, "-m", "mrpc_lightning", "fit", *own, "--trainer.enable_progress_bar=false"]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as file:
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                child = subprocess.Popen(
+                    command,
+                    env={**environment, "OMP_NUM_THREADS": threads},
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                )
+                self._children.add(child)
+            code = child.wait()
+        with self._lock:
+            self._children.discard(child)
+            if unit.run.metrics:
+                self.report(unit, None)
                 return
-            environment = {**os.environ, "OMP_NUM_THREADS": threads}
-            child = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )
-            progress.children.add(child)
-        code = child.wait()
-    with progress.lock:
-        progress.children.discard(child)
-        if code == 0 and unit.run.metrics:
-            progress.report(unit, None)
-            return
-        if progress.stopping.is_set() or is_training(unit.run):  # what a dead worker has left behind came first
-            return
-        progress.attempts[unit] = progress.attempts.get(unit, 0) + 1
-        if 0 <= code < 128 or progress.attempts[unit] >= ATTEMPTS:
-            progress.failed[unit] = last_line(log) if code else "it was not scored"
-            progress.report(unit, progress.failed[unit])
+            # A run that a dead worker has left behind may have come first.
+            if self._stopping.is_set() or is_training(unit.run):
+                return
+            self._attempts[unit] = self._attempts.get(unit, 0) + 1
+            if 0 <= code < 128 or self._attempts[unit] >= ATTEMPTS:
+                what = last_line(log) if code > 0 else f"signal {-code}" if code else "it was not scored"
+                self.failed[unit] = what + f"; to begin it anew, delete {folder}" * resumed
+                self.report(unit, self.failed[unit])
 
 
 @contextlib.contextmanager
 def claimed(unit: Unit) -> Iterator[bool]:
     """Claim a unit, if no other worker has it and no process trains its run; yield whether it is ours."""
-    path = unit.study / "claims" / f"{unit.setting.folder}.seed_{unit.seed}"
+    path = Run(unit.study).path(f"claims/{unit.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     claim = FileLock(path)
     try:
@@ -150,4 +161,4 @@ def is_training(run: Run) -> bool:
 def last_line(log: Path) -> str:
     """Return the last line of what a run printed."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it printed nothing"
+    return printable(lines[-1].removeprefix("error: ")) if lines else "it printed nothing"

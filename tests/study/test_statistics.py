@@ -1,6 +1,7 @@
 """What a study says of differences, against scipy, enumeration, hand-computed values, and simulated studies."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -8,7 +9,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from mrpc_lightning.study.statistics import compare, holm, interval, over_seeds_and_pairs, sign_flip, summarize
+from mrpc_lightning.study.statistics import (
+    compare,
+    correct,
+    fewest,
+    interval,
+    over_seeds_and_pairs,
+    sign_flip,
+    summarize,
+)
 
 DIFFERENCES = numpy.array([0.012, -0.004, 0.021, 0.008, 0.015, -0.001, 0.009])
 
@@ -46,9 +55,17 @@ def test_the_interval_is_bca_by_its_formula() -> None:
     assert interval(numpy.full(6, 0.02)) == (0.02, 0.02) and interval(DIFFERENCES[:2]) is None
 
 
-def test_several_comparisons_are_corrected_as_holm_did() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+def test_several_comparisons_are_corrected_as_holm_did_and_need_more_seeds() -> None:
+    one = compare(DIFFERENCES, 0 * DIFFERENCES)
+    found = correct([replace(one, p=p) for p in (0.01, 0.04, 0.03)])
+    assert [each.p for each in found] == pytest.approx([0.03, 0.06, 0.06])
+    assert [each.p for each in correct([replace(one, p=0.5), replace(one, p=0.9)])] == [1.0, 1.0]
+    # 2 / 2^6 lies under 0.05, and 3 x 2 / 2^6 does not.
+    assert [fewest(comparisons) for comparisons in (1, 2, 3)] == [6, 7, 7]
+    six = compare(numpy.full(6, 0.82), numpy.full(6, 0.8))
+    assert six.verdict == "improved"
+    assert {each.verdict for each in correct([six] * 3)} == {"too few seeds to tell"}
+    assert [each.needed for each in correct([six] * 3)] == [None] * 3
 
 
 def test_a_difference_counts_where_interval_and_p_agree_and_seeds_suffice() -> None:
@@ -58,9 +75,9 @@ def test_a_difference_counts_where_interval_and_p_agree_and_seeds_suffice() -> N
     assert compare(better[:5], base[:5]).verdict == "too few seeds to tell"
     mixed = base + numpy.array([0.03, -0.02, 0.01, -0.01, 0.02, -0.015, 0.0, 0.01])
     found = compare(mixed, base)
-    assert found.verdict == "no difference shown" and found.share == 4.5 / 8
-    # research of power: (z(0.975) + z(0.8)) sd / difference, squared
-    assert found.needed == numpy.ceil((2.8 * numpy.std(mixed - base, ddof=1) / 0.01) ** 2)
+    assert found.verdict == "no difference shown" and found.seeds == 8
+    # (z(0.975) + z(0.8))^2 (sd / difference)^2
+    assert found.needed == numpy.ceil((2.8016 * numpy.std(mixed - base, ddof=1) / 0.01) ** 2)
 
 
 def score(metric: str, labels: NDArray[Any], predicted: NDArray[Any]) -> float:
@@ -82,8 +99,8 @@ def test_the_interval_over_seeds_and_pairs_is_that_of_a_plain_loop(metric: str) 
         ]
         draws.append(scores[0] - scores[1])
     expected = numpy.percentile(draws, (2.5, 97.5))
-    assert over_seeds_and_pairs(labels, ours, theirs, metric) == pytest.approx(expected, abs=0.02)
-    assert over_seeds_and_pairs(labels, ours, ours, metric) == (0, 0)
+    assert over_seeds_and_pairs(labels, ours, theirs, [metric])[metric] == pytest.approx(expected, abs=0.02)
+    assert over_seeds_and_pairs(labels, ours, ours, [metric]) == {metric: (0, 0)}
 
 
 def test_of_a_thousand_studies_of_equal_settings_at_most_five_percent_are_called_improved() -> None:
