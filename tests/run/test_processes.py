@@ -68,7 +68,7 @@ def test_two_processes_halve_the_steps_and_agree_with_one_on_every_prediction(
 def test_a_run_on_two_processes_goes_on_as_though_it_had_not_stopped(
     project: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    words = ["fit", *arguments, "--trainer.max_epochs=24", "--early_stopping.patience=24", "--checkpoint_every=1"]
+    words = ["fit", *arguments, "--trainer.max_epochs=40", "--early_stopping.patience=40", "--checkpoint_every=1"]
     run(words, devices=2)
     kept = tmp_path_factory.mktemp("finished")
     shutil.move("tb_logs", kept)
@@ -80,7 +80,7 @@ def test_a_run_on_two_processes_goes_on_as_though_it_had_not_stopped(
     process.terminate()  # one of the two hears it; both must stop, at the same step
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, errors
-    assert 0 < load(LAST)["global_step"] < 24 * 4
+    assert 0 < load(LAST)["global_step"] < 40 * 4
     run(["fit", "--ckpt_path=last"], devices=2)
     assert differences(load(kept / RUN / "checkpoints/last.ckpt"), load(LAST)) == []
 
