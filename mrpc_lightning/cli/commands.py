@@ -71,10 +71,10 @@ def fit(cli: CLI) -> None:
     data, trainer, model = cli.datamodule, cli.trainer, cli.model
     if cli.config.data.test_file:
         data.read("test")  # a mistake in it shows now, not after training
-    prepare(cli, "fit")
-    check_batches(trainer, data)
     resumed = str(cli.checkpoint) if cli.checkpoint else None
     try:
+        prepare(cli, "fit")
+        check_batches(trainer, data)
         trainer.fit(model, datamodule=data, ckpt_path=resumed, weights_only=True)
         if cli.run is None:
             say(trainer, TRIAL)
@@ -82,7 +82,7 @@ def fit(cli: CLI) -> None:
             best = cli.config_init.model_checkpoint.best_model_path
             final.fit(trainer, model, data, cli.run, cli.config, best)
     except Stopped as stopped:
-        # At once: in the middle of a step, or when training was done. Else the callback has said all.
+        # At once: before training, in the middle of a step, or after training. Else the callback has said all.
         if cli.run is None or str(stopped) != "stopped" or not trainer.is_global_zero:
             raise
         what = "stopped at once" + requeue(stopped.signum)

@@ -79,14 +79,14 @@ def compare(settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
     Returns:
         The comparisons; and warnings, of which one takes the place of what cannot be compared.
     """
-    runs = [run for setting in settings for run in setting["runs"]]
+    everything = [run for setting in settings for run in setting["runs"]]
     warnings = []
     for name in ("trainer_precision", "device"):
-        if len(kinds := sorted({str(run[name]) for run in runs})) > 1:
+        if len(kinds := sorted({str(run[name]) for run in everything})) > 1:
             warnings.append(f"the runs differ in {name.replace('_', ' ')}: {', '.join(kinds)}")
     if warnings and "precision" in warnings[0]:
         return [], [f"{warnings[0]}; nothing is compared: give trainer.precision", *warnings[1:]]
-    scored = {run["folder"]: predictions(Path(run["folder"])) for run in runs}
+    scored = {run["folder"]: predictions(Path(run["folder"])) for run in everything}
     if len({pairs for pairs, _, _ in scored.values()}) > 1:
         return [], [*warnings, "the runs were scored on different pairs; nothing is compared"]
     found: list[tuple[str, str, statistics.Difference, Any]] = []
@@ -96,7 +96,7 @@ def compare(settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
         if len(seeds) < 2 or other["failed"] or settings[0]["failed"]:
             warnings.append(f"{other['name']}: is not compared, as runs failed or there are fewer than two seeds")
             continue
-        one, two = (numpy.stack([scored[one[seed]["folder"]][2] for seed in seeds]) for one in (ours, theirs))
+        one, two = (numpy.stack([scored[runs[seed]["folder"]][2] for seed in seeds]) for runs in (ours, theirs))
         labels = scored[ours[seeds[0]]["folder"]][1]
         over_pairs = statistics.over_seeds_and_pairs(labels, one, two, tuple(METRICS))
         for metric in METRICS:
@@ -124,19 +124,7 @@ def predictions(folder: Path) -> tuple[int, Any, Any]:
 
 def tables(study: Mapping[str, Any]) -> list[list[list[str]]]:
     """Return the table of the settings and that of the differences, in points, each with its header."""
-    header = [
-        "setting",
-        "runs",
-        "F1",
-        "median",
-        "range",
-        "F1, last epoch",
-        "accuracy",
-        "collapsed",
-        "failed",
-        "s a run",
-    ]
-    rows = [header]
+    rows = ["setting|runs|F1|median|range|F1, last epoch|accuracy|collapsed|failed|s a run".split("|")]
     for one in study["settings"]:
         f1, seconds = one["f1"], one["seconds"]
         middle = [points(f1["median"]), f"{points(f1['min'])} to {points(f1['max'])}"] if f1 else ["-", "-"]
@@ -144,17 +132,11 @@ def tables(study: Mapping[str, Any]) -> list[list[list[str]]]:
         counts = [str(one["collapsed"]), str(len(one["failed"])), f"{seconds['mean']:.0f}" if seconds else "-"]
         scores = [spread(f1), *middle, spread(one["last_f1"]), spread(one["accuracy"])]
         rows.append([name, str(len(one["runs"])), *scores, *counts])
-    second = [
-        ["against the first", "", "difference", "over seeds", "over seeds and pairs", "p", "seeds needed", "verdict"]
-    ]
+    second = ["against the first||difference|over seeds|over seeds and pairs|p|seeds needed|verdict".split("|")]
     for one in study["comparisons"]:
-        numbers = [
-            points(one["mean"], "{:+.2f}"),
-            bounds(one["interval"]),
-            bounds(one["over_pairs"]),
-            f"{one['p']:.3f}",
-        ]
-        second.append([one["setting"], METRICS[one["metric"]], *numbers, str(one["needed"] or "-"), one["verdict"]])
+        numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), bounds(one["over_pairs"])]
+        last = [f"{one['p']:.3f}", str(one["needed"] or "-"), one["verdict"]]
+        second.append([one["setting"], METRICS[one["metric"]], *numbers, *last])
     return [rows, second] if study["comparisons"] else [rows]
 
 
@@ -166,7 +148,7 @@ def answers(study: Mapping[str, Any]) -> list[str]:
         why = ", as p is not below 0.05" * (low > 0 or high < 0) or ", as the interval holds 0" * bool(one["interval"])
         verdict = one["verdict"] + why * (one["verdict"] == "no difference shown")
         found = f"{points(one['mean'], '{:+.2f}')} points of F1 over {one['seeds']} seeds"
-        sure = f", 95 % interval {bounds(one['interval'])}, p {one['p']:.3f}"
+        sure = f", 95 % interval {bounds(one['interval'])}, p {one['p']:.3f}" if one["interval"] else ""
         lines.append(f"{one['setting']} against {one['against']}: {verdict}; {found}{sure}")
     return [*lines, *(f"warning: {warning}" for warning in study["warnings"])]
 

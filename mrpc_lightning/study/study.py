@@ -42,29 +42,31 @@ def run(
     """
     planned = units(folder, list(recipes), seeds)
     check_recipes(planned, recipes)
-    already = count_done(planned)
-    what = f"{count(len(planned), 'run')}: {count(len(recipes), 'setting')} x {count(seeds, 'seed')}"
-    print(f"study     {folder}, {what}{f'; {already:,} are done' if already else ''}", flush=True)
-    bar = Tqdm(total=len(planned), initial=already, unit=" runs", disable=not sys.stdout.isatty(), leave=False)
-    began = time.monotonic()
 
     def report(unit: Unit, failed: str | None) -> None:
-        done, metrics = count_done(planned), unit.run.metrics
-        scored = (
-            f"failed: {failed}" if failed else f"accuracy {number(metrics['accuracy'])}  F1 {number(metrics['f1'])}"
-        )
+        left, metrics = len(work.left()), unit.run.metrics
+        done = len(planned) - left
+        scored = f"failed: {failed}"
+        if not failed:
+            scored = f"accuracy {number(metrics['accuracy'])}  F1 {number(metrics['f1'])}"
         pace = (time.monotonic() - began) / max(done - already, 1)
-        left = len(planned) - done
         rest = f"; about {duration(pace * left)} left" if left and done - already >= workers else ""
         bar.n = done
         bar.write(printable(f"{done:>3}/{len(planned)}  {unit.setting.name}  seed {unit.seed}  {scored}{rest}"))
         sys.stdout.flush()
 
     work = Work(planned, words, workers, report)
+    work.left()
+    already = len(work.finished)
+    what = f"{count(len(planned), 'run')}: {count(len(recipes), 'setting')} x {count(seeds, 'seed')}"
+    print(f"study     {folder}, {what}{f'; {already:,} are done' if already else ''}", flush=True)
+    bar = Tqdm(total=len(planned), initial=already, unit=" runs", disable=not sys.stdout.isatty(), leave=False)
+    began = time.monotonic()
     try:
         work.run()
     except Stopped as stopped:
-        how = f"{count_done(planned):,} of {count(len(planned), 'run')} are done, and the same command continues there"
+        work.left()
+        how = f"{len(work.finished):,} of {count(len(planned), 'run')} are done, and the same command continues there"
         raise Stopped(stopped.signum, f"stopped; {how}{requeue(stopped.signum)}") from stopped
     finally:
         bar.close()
@@ -78,6 +80,7 @@ def run(
 def write(folder: Path, found: dict[str, Any], recipes: Mapping[Setting, Mapping[str, Any]], seeds: int) -> None:
     """Write what a study has found into its folder, and print it."""
     own, table, first = Run(folder), results.markdown(found), next(iter(recipes.values()))
+    own.path("best.yaml").unlink(missing_ok=True)  # of an earlier end, with fewer runs
     best = [recipe for setting, recipe in recipes.items() if printable(setting.name) == found["best"]]
     if best:
         own.write("best.yaml", yaml.safe_dump(dict(best[0]), sort_keys=False, allow_unicode=True))
@@ -86,11 +89,6 @@ def write(folder: Path, found: dict[str, Any], recipes: Mapping[Setting, Mapping
     own.write("study.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
     last = f"\nbest   {folder / 'best.yaml'}, a config file for fit" if best else ""
     print(f"\n{table}\nreport {folder / 'study.html'}{last}", flush=True)
-
-
-def count_done(planned: Sequence[Unit]) -> int:
-    """Return how many units are finished, whoever did them."""
-    return sum(bool(unit.run.metrics) for unit in planned)
 
 
 def check_recipes(planned: Sequence[Unit], recipes: Mapping[Setting, Mapping[str, Any]]) -> None:

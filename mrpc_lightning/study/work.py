@@ -36,6 +36,7 @@ class Work:
 
     Attributes:
         failed: The units that failed, each with its error.
+        finished: The units that were found finished, whoever did them; their files need not be read again.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class Work:
     ) -> None:
         self.units, self.words, self.workers, self.report = units, words, workers, report
         self.failed: dict[Unit, str] = {}
+        self.finished: set[Unit] = set()
         self._attempts: dict[Unit, int] = {}
-        self._children: set[subprocess.Popen[bytes]] = set()
+        self._children: dict[Unit, subprocess.Popen[bytes]] = {}
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self._error: BaseException | None = None
 
@@ -60,7 +62,7 @@ class Work:
         finally:
             self._stopping.set()
             with self._lock:
-                for child in self._children:
+                for child in self._children.values():
                     child.send_signal(signal.SIGTERM)
             for thread in threads:
                 if thread.is_alive():
@@ -68,12 +70,15 @@ class Work:
         if self._error is not None:
             raise self._error
 
+    def left(self) -> list[Unit]:
+        """Return the units that are neither finished nor failed; one that is trained here is left until its end."""
+        known = self.finished | self._children.keys()
+        self.finished |= {unit for unit in self.units if unit not in known and unit.run.metrics}
+        return [unit for unit in self.units if unit not in self.finished and unit not in self.failed]
+
     def _work(self) -> None:
         try:
-            while not self._stopping.is_set():
-                left = [unit for unit in self.units if unit not in self.failed and not unit.run.metrics]
-                if not left:
-                    return
+            while not self._stopping.is_set() and (left := self.left()):
                 for unit in left:
                     with claimed(unit) as is_ours:
                         if is_ours and not unit.run.metrics:
@@ -91,10 +96,8 @@ class Work:
             own = ["--ckpt_path", str(folder), "--config", str(folder / "config.yaml")]
         else:
             own = [*self.words, *unit.flags]
-            if folder.is_dir():
-                shutil.rmtree(
-                    Run(unit.study).path(f"{unit.setting.folder}/{folder.name}")
-                )  # before its first checkpoint
+            if folder.is_dir():  # stopped before its first checkpoint
+                shutil.rmtree(Run(unit.study).path(f"{unit.setting.folder}/{folder.name}"))
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
         # The job is the study's: a run must neither put it back into the queue nor count its tasks.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
@@ -112,10 +115,10 @@ class Work:
                     stderr=file,
                     start_new_session=True,
                 )
-                self._children.add(child)
+                self._children[unit] = child
             code = child.wait()
         with self._lock:
-            self._children.discard(child)
+            del self._children[unit]
             if unit.run.metrics:
                 self.report(unit, None)
                 return

@@ -57,6 +57,13 @@ def test_a_checkpoint_without_a_head_or_pooler_gets_fresh_ones(
         load_encoder(str(tmp_path), None, True, NAMES, head=True)
 
 
+def test_the_demo_has_no_pretrained_weights() -> None:
+    with pytest.raises(
+        InputError, match="^model.model_name demo: has no pretrained weights: give model.pretrained false"
+    ):
+        load_encoder("demo", None, True, NAMES)
+
+
 def test_label_names_are_the_models(encoder: str) -> None:
     model = load_encoder(encoder, None, True, ["different", "same"])
     assert model.config.id2label == {0: "different", 1: "same"} and model.config.num_labels == 2
