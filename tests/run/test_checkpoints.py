@@ -18,7 +18,7 @@ from helpers import LAST, RUN, Forked, fails, load, make_rows, read_predictions,
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import mrpc_lightning
-from mrpc_lightning import ParaphraseClassifier, main
+from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, main
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.report import final
 from mrpc_lightning.run.checkpoint import AtomicCheckpointIO
@@ -228,20 +228,26 @@ def job(project: Path) -> dict[str, str]:
     return {"PATH": path, "SLURM_JOB_ID": "123", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "mrpc"}
 
 
-def test_a_job_that_is_preempted_while_its_best_checkpoint_is_scored_is_requeued(
-    arguments: list[str], job: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("owner", "name"), [(MRPCDataModule, "setup"), (final, "score")])
+def test_a_job_that_is_preempted_while_it_reads_its_pairs_or_scores_its_best_checkpoint_is_requeued(
+    owner: Any,
+    name: str,
+    arguments: list[str],
+    job: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    score = final.score
+    original = getattr(owner, name)
 
     def preempted(*args: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGUSR1)
-        return score(*args, **options)
+        return original(*args, **options)
 
-    for name, value in job.items():
-        monkeypatch.setenv(name, value)
+    for variable, value in job.items():
+        monkeypatch.setenv(variable, value)
     words = ["fit", *arguments, "--trainer.max_epochs=1"]
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(final, "score", preempted)
+        patch.setattr(owner, name, preempted)
         main(words)
     assert stopped.value.code == 128 + signal.SIGUSR1
     assert "SLURM job 123 is in the queue again and will resume by itself" in capsys.readouterr().err
