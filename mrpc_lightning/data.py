@@ -1,4 +1,5 @@
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mrpc_lightning import demo
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs import sources
+from mrpc_lightning.pairs import sources, splits
 from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader
 from mrpc_lightning.pairs.files import Table, read_file
 from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
@@ -46,7 +47,9 @@ class MRPCDataModule(LightningDataModule):
         sentence2_column: Column of the second sentence.
         label_column: Column of the label: 0 and 1, or the class's name.
         validation_share: Share of `train_file` to hold out, each class in proportion, without a `validation_file`.
-        split_seed: Seed of that split: the same file and seed give the same pairs.
+        fold: Such as "3/10": the third tenth of the training pairs is left out and validated on, and `test` scores the
+            validation split. Pairs that share a sentence are in one fold.
+        split_seed: Seed of that split, and of the folds: the same pairs and seed give the same parts.
         test_split: The split that `test` scores. Unset: "test" if there is a `test_file`, else "validation".
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
         batch_size: Training pairs a process and step.
@@ -73,6 +76,7 @@ class MRPCDataModule(LightningDataModule):
         sentence2_column: str = "sentence2",
         label_column: str = "label",
         validation_share: float = 0.1,
+        fold: str | None = None,
         split_seed: int = 42,
         test_split: Split | None = None,
         max_length: int = 128,
@@ -97,6 +101,8 @@ class MRPCDataModule(LightningDataModule):
             raise InputError(f"{columns}: three columns, and two of them are the same")
         if not 0 < validation_share < 1:
             raise InputError(f"data.validation_share {validation_share:g}: must lie between 0 and 1")
+        if fold and not (re.fullmatch(r"\d+/\d+", fold) and 0 < int(fold.split("/")[0]) <= int(fold.split("/")[1]) > 1):
+            raise InputError(f"data.fold {fold}: give its number and how many there are, such as 3/10")
         if data_dir and train_file:
             raise InputError("data.data_dir and data.train_file both say where training pairs are; give one")
         self.tokenizer: PreTrainedTokenizerBase | None = None
@@ -115,13 +121,17 @@ class MRPCDataModule(LightningDataModule):
     @property
     def test_split(self) -> str:
         """The split that `test` scores."""
-        return self.hparams["test_split"] or ("test" if self.hparams["test_file"] else "validation")
+        values = self.hparams
+        return values["test_split"] or ("test" if values["test_file"] or values["fold"] else "validation")
 
     def source(self, split: str) -> str:
         """Return where a split's pairs come from, for people."""
-        values = self.hparams
+        values, fold = self.hparams, self.hparams["fold"]
         hub_name = " ".join(filter(None, [values["dataset_name"], values["dataset_config"]]))
-        return str(values[f"{self._name(split)}_file"] or values["train_file"] or values["data_dir"] or hub_name)
+        everything = values["train_file"] or values["data_dir"] or hub_name
+        if fold and split in NEEDED["fit"]:
+            return f"{everything}, {'without ' * (split == 'train')}fold {fold}"
+        return str(values[f"{self._name(split)}_file"] or everything)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer: a checkpoint's, if it brought one."""
@@ -181,19 +191,25 @@ class MRPCDataModule(LightningDataModule):
         Raises:
             InputError: If there is no such split, or its pairs are not in order.
         """
-        values, name, labelled = self.hparams, self._name(split), split != "predict"
+        fold, seed = self.hparams["fold"], self.hparams["split_seed"]
+        if fold and split in NEEDED["fit"]:
+            return splits.leave_out(self._read("train", True), fold, seed)[split]
+        return self._read(self._name(split), split != "predict")
+
+    def _read(self, name: str, labelled: bool) -> Dataset:
+        values = self.hparams
         if name != "train" and (path := values[f"{name}_file"]):
             return self.check(read_file(Path(path), f"{name}_file"), labelled)
         tables = self._tables = self._tables or self._read_all()
         held_out = "train" in tables and "validation" not in tables and not values["validation_file"]
         if held_out and name in ("train", "validation"):
             if name == "validation" and not values["train_file"]:
-                rank_zero_warn(f"{self.source(split)} has no validation split: a share of its pairs is held out")
+                rank_zero_warn(f"{self.source(name)} has no validation split: a share of its pairs is held out")
             share, seed = values["validation_share"], values["split_seed"]
-            return sources.hold_out(self.check(tables["train"]), share, seed, self.source(split))[name]
+            return splits.hold_out(self.check(tables["train"]), share, seed, self.source(name))[name]
         if name not in tables:
             found = f"no {name} split, only {', '.join(tables)}"
-            raise InputError(f"{self.source(split)} has {found}: name a file of pairs with data.{split}_file")
+            raise InputError(f"{self.source(name)} has {found}: name a file of pairs with data.{name}_file")
         return self.check(tables[name], labelled)
 
     def check(self, table: Table, labelled: bool = True) -> Dataset:
@@ -261,7 +277,10 @@ class MRPCDataModule(LightningDataModule):
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
 
     def _name(self, split: str) -> str:
-        return "test" if split == "predict" and not self.hparams["predict_file"] else split
+        if split == "predict" and not self.hparams["predict_file"]:
+            return "test"
+        # Next to a fold, on which the epoch is chosen, the validation split is a second look.
+        return "validation" if split == "test" and self.hparams["fold"] and not self.hparams["test_file"] else split
 
     def _read_all(self) -> dict[str, Table]:
         values = self.hparams

@@ -74,35 +74,6 @@ def digest(pairs: Dataset) -> str:
     return hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def hold_out(pairs: Dataset, share: float, seed: int, source: str) -> dict[str, Dataset]:
-    """Split pairs into "train" and "validation", each class in proportion, the same for the same seed.
-
-    Pairs that differ in order, case or spaces alone stay together.
-
-    Raises:
-        InputError: If there are too few pairs of a class.
-    """
-    first: dict[frozenset[str], int] = {}
-    firsts = [
-        first.setdefault(key, row) for row, key in enumerate(map(pair_key, pairs["sentence1"], pairs["sentence2"]))
-    ]
-    unique = [*first.values()]
-    labels = pairs.select(unique).select_columns("label").add_column("row", unique)
-    try:
-        splits = labels.train_test_split(share, stratify_by_column="label", seed=seed)
-    except ValueError as error:
-        raise InputError(
-            f"{source}: {len(unique)} {'different ' * (len(unique) < len(pairs))}pairs are too few to hold out a share "
-            f"of {share:g} of each class; give data.validation_file"
-        ) from error
-    rows = {"train": splits["train"]["row"][:], "validation": splits["test"]["row"][:]}
-    held_out = set(rows["validation"])
-    for row, same in enumerate(firsts):
-        if row != same:
-            rows["validation" if same in held_out else "train"].append(row)
-    return {split: pairs.select(chosen) for split, chosen in rows.items()}
-
-
 def pair_key(first: str, second: str) -> frozenset[str]:
     """Return what two pairs have in common that differ in order, case or spaces alone."""
     return frozenset(" ".join(sentence.casefold().split()) for sentence in (first, second))

@@ -8,7 +8,8 @@ from helpers import HEADER, ROWS, make_rows, write_csv, write_mrpc
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.files import read_chunks, read_file
-from mrpc_lightning.pairs.sources import COLUMNS, check, hold_out, read_folder, read_hub
+from mrpc_lightning.pairs.sources import COLUMNS, check, read_folder, read_hub
+from mrpc_lightning.pairs.splits import hold_out
 
 NAMES = ["not_equivalent", "equivalent"]
 
