@@ -6,16 +6,19 @@ import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mrpc_lightning.cli.build import CLI
 from mrpc_lightning.cli.flags import OWN_FLAGS
 from mrpc_lightning.cli.parser import Parser, flags_given, without
+from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.deploy import export as exporting
 from mrpc_lightning.deploy import predict as predicting
 from mrpc_lightning.deploy.predictor import Predictor, show
 from mrpc_lightning.errors import InputError, Stopped
+from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_width
 from mrpc_lightning.pairs.sources import OtherLabels
 from mrpc_lightning.report import final
@@ -156,10 +159,10 @@ def export(cli: CLI) -> None:
 
 def study(cli: CLI) -> None:
     """Train settings with several seeds each, and compare them."""
-    if find_spec("scipy") is None:
-        raise InputError('study: needs scipy: python -m pip install "scipy>=1.15"')
-    from mrpc_lightning.study import plan  # scipy takes a second to import
-    from mrpc_lightning.study import study as studying
+    if missing := [name for name in ("scipy", "optuna") if find_spec(name) is None]:
+        raise InputError(f"study: needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}")
+    from mrpc_lightning.study import plan, search  # scipy and Optuna take seconds to import
+    from mrpc_lightning.study.study import Study
 
     config, first = cli.config, cli.config.trainer.logger
     assert isinstance(cli.parser, Parser)
@@ -167,21 +170,43 @@ def study(cli: CLI) -> None:
         raise InputError("ckpt_path: a study makes runs of its own, and continues them by itself; leave it out")
     if config.trainer.fast_dev_run:
         raise InputError("trainer.fast_dev_run: a study compares whole runs; try one with fit")
-    if config.seeds < 1 or config.workers < 1:
-        raise InputError(f"--seeds {config.seeds} --workers {config.workers}: at least 1 of each")
+    if config.folds is not None and config.folds < 2:
+        raise InputError(f"--folds {config.folds}: at least 2")
+    seeds = config.folds or 10 if config.seeds is None else config.seeds
+    if seeds < 1 or config.workers < 1 or config.trials < 1:
+        raise InputError(f"--seeds {seeds} --workers {config.workers} --trials {config.trials}: at least 1 of each")
+    if config.grid and config.search:
+        raise InputError("--search: chooses the settings itself; leave --grid out")
     if not re.fullmatch(r"[\w.,=+-]*\w", config.name):
         raise InputError(f"--name {config.name}: a folder's name, of letters, digits and .,=+-_")
-    if any(key == "seed_everything" for key, _, _ in flags_given(cli.words)):
+    given = {key for key, _, _ in flags_given(cli.words)}
+    if "seed_everything" in given:
         raise InputError("--seed_everything: a study has seeds 1, 2, ...; say how many with --seeds")
+    if config.data.fold:
+        raise InputError("data.fold: a study chooses the folds; say how many with --folds")
+    if "trials" in given and not config.search:
+        raise InputError("--trials: goes with --search")
     if not makes_folder(first):
         raise InputError("trainer.logger: a study needs TensorBoardLogger or CSVLogger, which keep runs in a folder")
-    words, recipes = without(cli.words, OWN_FLAGS["study"]), {}
-    for setting in plan.settings(config.grid or []):
-        cli.parser.words = [*words, *setting.flags]
-        values = cli.parser.parse_args(cli.parser.words)
+    words, parser = without(cli.words, OWN_FLAGS["study"]), cli.parser
+
+    def recipe_of(setting: plan.Setting) -> dict[str, Any]:
+        parser.words = [*words, *setting.flags]
+        values = parser.parse_args(parser.words)
         check_settings(values)
-        recipes[setting] = cli.recipe_of(values)
-        if list(recipes.values()).count(recipes[setting]) > 1:
-            raise InputError(f"--grid: {setting.name} is the same as another setting")
+        ParaphraseClassifier(**values.model.as_dict())  # what their values must be is known to them alone
+        MRPCDataModule(**values.data.as_dict())
+        return cli.recipe_of(values)
+
     folder = Path(first.init_args.get("save_dir") or LOGS) / config.name
-    studying.run(folder, recipes, words, config.seeds, config.workers)
+    if config.search:
+        for setting in search.ends(config.search):
+            recipe_of(setting)
+        chosen: Any = search.Search(folder, config.search, config.trials, seeds, config.folds)
+    else:
+        chosen = plan.Grid(folder, plan.settings(config.grid or []), seeds, config.folds)
+        recipes = [recipe_of(setting) for setting in chosen.settings]
+        for setting, recipe in zip(chosen.settings, recipes, strict=True):
+            if recipes.count(recipe) > 1:
+                raise InputError(f"--grid: {setting.name} is the same as another setting")
+    Study(chosen, recipe_of, words, config.workers).run(config.soup, config.distill)

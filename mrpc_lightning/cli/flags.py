@@ -35,13 +35,26 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "public": {"action": "store_true", "help": "Let everybody see that repository."},
     },
     "study": {
-        "seeds": {"type": int, "default": 10, "help": "Seeds of each setting, 1, 2, ...: a total, over all commands."},
+        "seeds": {"type": int | None, "help": "Seeds of each setting, 1, 2, ...: a total. Unset: 10, or one a fold."},
         "grid": {
             "type": str,
             "nargs": "+",
             "metavar": "KEY=VALUE,VALUE",
             "help": "What to vary: every combination is a setting; the others are compared with the first.",
         },
+        "search": {
+            "type": str,
+            "nargs": "+",
+            "metavar": "KEY=LOW..HIGH",
+            "help": "What to search instead, with Optuna; :log at the end for a logarithmic scale.",
+        },
+        "trials": {"type": int, "default": 20, "help": "Settings of a search: a total, over all commands."},
+        "folds": {
+            "type": int | None,
+            "help": "Let each seed leave out one of so many folds of the training pairs, and choose its epoch on it.",
+        },
+        "soup": {"action": "store_true", "help": "Also average the weights of the best setting's runs."},
+        "distill": {"action": "store_true", "help": "Also train one model on the probabilities of these runs."},
         "workers": {"type": int, "default": 1, "help": "Runs at a time; they share this machine's cores."},
         "name": {"type": str, "default": "study", "help": "The study's folder within tb_logs."},
     },
@@ -100,7 +113,7 @@ HELP: dict[str, tuple[str, dict[str, str]]] = {
 }
 HELP["study"] = (
     "study --config configs/mrpc.yaml --seeds 10 --grid model.learning_rate=2e-5,5e-5",
-    {"config": HELP["fit"][1]["config"], "seeds": "", "grid": "", "workers": "", "name": ""},
+    {"config": HELP["fit"][1]["config"], **dict.fromkeys(OWN_FLAGS["study"], "")},
 )
 # What Hugging Face's Trainer and other programs call our keys.
 ELSEWHERE = {

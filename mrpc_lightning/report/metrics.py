@@ -112,6 +112,21 @@ def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tupl
         return found / found[:, -1:], numpy.where(counted > 0, found / counted, 0)
 
 
+def best_threshold(labels: Labels, positive: Array) -> float:
+    """Return the threshold of the best F1: halfway between two probabilities, or the smallest one.
+
+    A pair is positive where its probability is at least the threshold.
+
+    Args:
+        labels: 0 or 1, of shape (pairs,).
+        positive: Probability of the positive class, of shape (pairs,).
+    """
+    (recalls,), (precisions,) = curve(labels, positive)
+    values = numpy.unique(positive)[::-1]
+    best = int((2 * precisions * recalls / numpy.maximum(precisions + recalls, TINIEST)).argmax())
+    return float(values[best : best + 2].mean())
+
+
 def bin_of(positive: Array) -> Labels:
     """Return the bin of probability that each pair falls into, from 0."""
     return numpy.minimum((positive * BINS).astype(numpy.int64), BINS - 1)

@@ -93,11 +93,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json holds; empty for a run that was not scored."""
-        try:
-            found = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return self.read("metrics.json")
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -116,6 +112,14 @@ class Run:
         if not isinstance(found, dict):
             raise InputError(f"{path}: damaged: holds no keys")
         return found
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return what a JSON file of the run holds; nothing if it is missing or damaged."""
+        try:
+            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def path(self, name: str) -> Path:
         """Return where a file of the run lies.

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,10 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.run.run import Run
 
 # Of the whole study; nor may `trainer.logger`, which says where a run's folder is, be varied.
-NOT_VARIED = ("seed_everything", "ckpt_path", "run", "config", "debug", "seeds", "grid", "workers", "name")
+OWN = ("seeds", "grid", "search", "trials", "folds", "soup", "distill", "workers", "name")
+NOT_VARIED = ("seed_everything", "ckpt_path", "run", "debug", "data.fold", *OWN)
 LONGEST = 120  # letters of a folder's name
+EXAMPLES = {"grid": "model.learning_rate=2e-5,5e-5", "search": "model.learning_rate=1e-5..1e-4:log"}
 
 
 @dataclass(frozen=True)
@@ -20,20 +22,23 @@ class Setting:
 
     Attributes:
         values: Keys with their values, such as ("model.learning_rate", "2e-5"); empty where nothing is varied.
+        called: What it is called, where not after its values.
     """
 
     values: tuple[tuple[str, str], ...]
+    called: str = ""
 
     @property
     def name(self) -> str:
         """What people read: the last parts of keys, with their values."""
-        return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.values) or "as configured"
+        names = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.values)
+        return self.called or names or "as configured"
 
     @property
     def folder(self) -> str:
         """The name of the folder of the setting's runs."""
-        text = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.values) or "runs"
-        return re.sub(r"[^\w.,=+-]", "-", text)
+        names = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.values)
+        return re.sub(r"[^\w.,=+-]", "-", self.called or names or "runs")
 
     @property
     def flags(self) -> list[str]:
@@ -48,6 +53,7 @@ class Unit:
     study: Path
     setting: Setting
     seed: int
+    fold: str | None = None
 
     @property
     def name(self) -> str:
@@ -62,9 +68,16 @@ class Unit:
     @property
     def flags(self) -> list[str]:
         """The flags of `fit` that make a new run of it."""
+        fold = [f"--data.fold={self.fold}"] * (self.fold is not None)
         logger = {"save_dir": self.study, "name": self.setting.folder, "version": f"seed_{self.seed}"}
         places = [f"--trainer.logger.{name}={value}" for name, value in logger.items()]
-        return [*self.setting.flags, f"--seed_everything={self.seed}", *places]
+        return [*self.setting.flags, f"--seed_everything={self.seed}", *fold, *places]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is trained and scored; one with a fold also on the validation split."""
+        run = self.run
+        return bool(run.metrics) and (self.fold is None or bool(run.read("test_metrics.json")))
 
 
 def settings(grid: Sequence[str]) -> list[Setting]:
@@ -77,16 +90,13 @@ def settings(grid: Sequence[str]) -> list[Setting]:
         InputError: If one is written otherwise, a key or a value comes twice, or a key is the study's own.
     """
     axes: dict[str, list[str]] = {}
-    for text in grid:
-        key, equals, values = text.partition("=")
-        key, parts = key.removeprefix("--"), re.split(r",(?![^\[]*\])", values)
-        if not equals or not all(parts):
-            raise InputError(f"--grid={text}: give key=value,value, such as model.learning_rate=2e-5,5e-5")
-        if key in NOT_VARIED or re.match(r"trainer\.(logger|fast_dev_run)", key):
-            raise InputError(f"--grid={key}: is the same for all runs of a study; every setting sees the same seeds")
-        if key in axes or len(set(parts)) < len(parts):
+    for key, values, text in parts("grid", grid):
+        several = re.split(r",(?![^\[]*\])", values)
+        if not all(several):
+            raise InputError(f"--grid={text}: write it as in {EXAMPLES['grid']}")
+        if key in axes or len(set(several)) < len(several):
             raise InputError(f"--grid={text}: the same {'key' if key in axes else 'value'} twice")
-        axes[key] = parts
+        axes[key] = several
     found = [Setting(tuple(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
     folders = [setting.folder.casefold() for setting in found]
     if len(set(folders)) < len(found) or max(map(len, folders)) > LONGEST:
@@ -94,6 +104,67 @@ def settings(grid: Sequence[str]) -> list[Setting]:
     return found
 
 
-def units(study: Path, chosen: Sequence[Setting], seeds: int) -> list[Unit]:
-    """Return the units of a study: all settings of the first seed, then those of the second, and so on."""
-    return [Unit(study, setting, seed) for seed in range(1, seeds + 1) for setting in chosen]
+def parts(flag: str, texts: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the key and the values of each text "key=values", and the text.
+
+    Raises:
+        InputError: If one is written otherwise, or its key is the study's own.
+    """
+    for text in texts:
+        key, equals, values = text.partition("=")
+        key = key.removeprefix("--")
+        if not equals or not values:
+            raise InputError(f"--{flag}={text}: write it as in {EXAMPLES[flag]}")
+        if key in NOT_VARIED or re.match(r"trainer\.(logger|fast_dev_run)", key):
+            raise InputError(f"--{flag}={key}: is the same for all runs of a study; every setting sees the same seeds")
+        yield key, values, text
+
+
+def units(study: Path, chosen: Sequence[Setting], seeds: int, folds: int | None = None) -> list[Unit]:
+    """Return the units of a study: all settings of the first seed, then those of the second, and so on.
+
+    With folds, seed 1 leaves out the first one, seed 2 the second one, and so on, and round again.
+    """
+
+    def fold(seed: int) -> str | None:
+        return f"{(seed - 1) % folds + 1}/{folds}" if folds else None
+
+    return [Unit(study, setting, seed, fold(seed)) for seed in range(1, seeds + 1) for setting in chosen]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Settings that are known from the beginning.
+
+    Attributes:
+        study: The study's folder.
+        settings: The settings, the one that others are compared with first.
+        seeds: Seeds of each, in total.
+        folds: Folds of the training pairs, where there are any.
+    """
+
+    study: Path
+    settings: Sequence[Setting]
+    seeds: int
+    folds: int | None
+
+    def units(self) -> list[Unit]:
+        """Return the units."""
+        return units(self.study, self.settings, self.seeds, self.folds)
+
+    def more(self) -> bool:
+        """Return whether there was another setting to add."""
+        return False
+
+    @property
+    def size(self) -> int:
+        """How many settings there are to be."""
+        return len(self.settings)
+
+    def to_come(self) -> int:
+        """Return how many units are still to be added."""
+        return 0
+
+    def stopped(self) -> dict[Setting, bool]:
+        """Return which settings of a search were stopped; this is none."""
+        return {}

@@ -5,35 +5,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from mrpc_lightning.pairs.files import read_file
-from mrpc_lightning.report import plots
-from mrpc_lightning.study import statistics
-from mrpc_lightning.study.plan import Unit
+from mrpc_lightning.report.metrics import intervals, measure, plain
+from mrpc_lightning.study import out_of_fold, statistics
+from mrpc_lightning.study.plan import Setting, Unit
+from mrpc_lightning.study.predictions import Predictions, both
 from mrpc_lightning.text import printable
 
 METRICS = {"f1": "F1", "accuracy": "accuracy"}
 SUMMARIZED = ("f1", "accuracy", "last_f1", "seconds")
+ABOUT = ("trainer_precision", "device", "baseline_f1", "overlap_f1")
 
 
-def collect(units: Sequence[Unit], failed: Mapping[Unit, str]) -> dict[str, Any]:
+def collect(units: Sequence[Unit], failed: Mapping[Unit, str], stopped: Mapping[Setting, bool]) -> dict[str, Any]:
     """Return what study.json holds.
 
     Args:
         units: The units of the study.
         failed: Those that failed, with their errors.
+        stopped: Of a search its settings, and whether each was stopped before it had all seeds; else nothing.
 
     Returns:
-        `settings`, in their order: name, values, runs, summaries over seeds, and how many runs collapsed or failed;
-        `comparisons` of each other setting with the first; `best`, the name of the setting with the best mean F1 among
-        those of which no run failed and which beats the baseline; and `warnings` of runs that cannot be compared.
+        `settings`, in their order: name, values, runs, summaries over seeds, how many runs collapsed or failed, whether
+        it was stopped, the `ensemble` of its runs, and with folds what `out_of_fold.collect` returns; `comparisons` of
+        each other setting with the first, which a search has none of; instead `best_of`, the expected best mean F1 of
+        the first 1, 2, 4, ... settings; `best`, the name of the setting with the best mean F1 among those of which no
+        run failed and which beats the baseline; and `warnings` of runs that cannot be compared.
     """
-    found = []
+    found, scored = [], {}
     for setting in dict.fromkeys(unit.setting for unit in units):
         own = [unit for unit in units if unit.setting == setting]
-        runs = [read(unit) for unit in own if unit.run.metrics]
+        runs = [read(unit) for unit in own if unit.is_finished]
+        for run in runs:
+            scored[run["folder"]] = Predictions.read(Path(run["folder"]), run["split"])
         values = {name: [run[name] for run in runs if run[name] is not None] for name in SUMMARIZED}
+        predictions = [scored[run["folder"]] for run in runs]
         found.append(
             {
                 "name": printable(setting.name),
@@ -41,18 +47,28 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str]) -> dict[str, Any]
                 "runs": runs,
                 "collapsed": sum(run["collapsed"] for run in runs),
                 "failed": {unit.seed: failed[unit] for unit in own if unit in failed},
+                "stopped": stopped.get(setting, False),
                 **{name: statistics.summarize(values[name]) if values[name] else None for name in SUMMARIZED},
+                "ensemble": ensemble(predictions) if len({one.pairs for one in predictions}) == 1 else None,
+                **(out_of_fold.collect([unit for unit in own if unit.is_finished]) if own[0].fold else {}),
             }
         )
-    whole = [setting for setting in found if setting["f1"] and not setting["failed"] and beats_baseline(setting)]
+    whole = [one for one in found if one["f1"] and not one["failed"] and not one["stopped"] and beats_baseline(one)]
     best = max(whole, key=lambda setting: setting["f1"]["mean"])["name"] if whole else None
-    comparisons, warnings = compare(found)
-    warnings += [
+    content: dict[str, Any] = {"settings": found, "comparisons": [], "best_of": {}, "best": best}
+    content["warnings"] = [
         f"{setting['name']}: {setting['collapsed']} of {len(setting['runs'])} runs collapsed to one class"
         for setting in found
         if setting["collapsed"]
     ]
-    return {"settings": found, "comparisons": comparisons, "best": best, "warnings": warnings}
+    if stopped:
+        means = [setting["f1"]["mean"] for setting in found if setting["f1"]]
+        sizes = [2**power for power in range(len(means).bit_length()) if 2**power <= len(means)]
+        content["best_of"] = {size: statistics.expected_best(means, size) for size in {*sizes, len(means)} - {0}}
+    else:
+        content["comparisons"], warnings = compare(found, scored)
+        content["warnings"] = [*warnings, *content["warnings"]]
+    return content
 
 
 def beats_baseline(setting: Mapping[str, Any]) -> bool:
@@ -61,20 +77,53 @@ def beats_baseline(setting: Mapping[str, Any]) -> bool:
 
 
 def read(unit: Unit) -> dict[str, Any]:
-    """Return what a finished run contributes: the best epoch's metrics, and the last one's F1."""
-    run, metrics = unit.run, unit.run.metrics
+    """Return what a finished run contributes: the best epoch's metrics, and the last one's F1.
+
+    With a fold, on which the epoch was chosen, the metrics are those of the validation split.
+    """
+    run, metrics, split = unit.run, unit.run.metrics, "validation"
+    scores = metrics
+    if unit.fold is not None:
+        scores, split = run.read("test_metrics.json"), "test"
+    last = (metrics.get("epochs") or [{}])[-1].get("val_f1")
     return {
         "seed": unit.seed,
         "folder": str(run.folder),
-        **{name: metrics.get(name) for name in ("f1", "accuracy", "baseline_f1", "trainer_precision", "device")},
-        "last_f1": (metrics.get("epochs") or [{}])[-1].get("val_f1"),
+        "split": split,
+        **{name: scores.get(name) for name in ("f1", "accuracy", *ABOUT)},
+        "last_f1": None if unit.fold else last,
         "collapsed": str(metrics.get("diagnosis", "")).startswith("Collapsed"),
         "seconds": metrics.get("wall_seconds"),
     }
 
 
-def compare(settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+def ensemble(runs: Sequence[Predictions]) -> dict[str, Any]:
+    """Score the mean of the probabilities of several runs, on the same pairs.
+
+    Returns:
+        `runs`; accuracy and F1, each with its `intervals` over pairs; and `gains`, the mean differences from the single
+        runs, with their intervals over seeds and pairs.
+    """
+    labels, single = runs[0].labels, numpy.stack([one.positive for one in runs])
+    mean = single.mean(axis=0)
+    over_pairs = statistics.over_seeds_and_pairs(labels, numpy.broadcast_to(mean, single.shape), single, [*METRICS])
+    found = plain(measure(labels, both(mean)))
+    return {
+        "runs": len(runs),
+        **{name: found[name] for name in METRICS},
+        "intervals": intervals(labels, both(mean), [*METRICS]),
+        "gains": over_pairs,
+    }
+
+
+def compare(
+    settings: Sequence[Mapping[str, Any]], scored: Mapping[str, Predictions]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Compare each setting with the first one, on the seeds that both have; p-values are corrected for each metric.
+
+    Args:
+        settings: The settings, as study.json has them.
+        scored: What each run, by its folder, was scored on.
 
     Returns:
         The comparisons; and warnings, of which one takes the place of what cannot be compared.
@@ -86,8 +135,7 @@ def compare(settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
             warnings.append(f"the runs differ in {name.replace('_', ' ')}: {', '.join(kinds)}")
     if warnings and "precision" in warnings[0]:
         return [], [f"{warnings[0]}; nothing is compared: give trainer.precision", *warnings[1:]]
-    scored = {run["folder"]: predictions(Path(run["folder"])) for run in everything}
-    if len({pairs for pairs, _, _ in scored.values()}) > 1:
+    if len({one.pairs for one in scored.values()}) > 1:
         return [], [*warnings, "the runs were scored on different pairs; nothing is compared"]
     found: list[tuple[str, str, statistics.Difference, Any]] = []
     for other in settings[1:]:
@@ -96,8 +144,8 @@ def compare(settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
         if len(seeds) < 2 or other["failed"] or settings[0]["failed"]:
             warnings.append(f"{other['name']}: is not compared, as runs failed or there are fewer than two seeds")
             continue
-        one, two = (numpy.stack([scored[runs[seed]["folder"]][2] for seed in seeds]) for runs in (ours, theirs))
-        labels = scored[ours[seeds[0]]["folder"]][1]
+        one, two = (numpy.stack([scored[runs[seed]["folder"]].positive for seed in seeds]) for runs in (ours, theirs))
+        labels = scored[ours[seeds[0]]["folder"]].labels
         over_pairs = statistics.over_seeds_and_pairs(labels, one, two, tuple(METRICS))
         for metric in METRICS:
             values = [[runs[seed][metric] for seed in seeds] for runs in (ours, theirs)]
@@ -111,97 +159,3 @@ def compare(settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
             named = {"metric": metric, "setting": name, "against": settings[0]["name"], "verdict": fair.verdict}
             rows.append({**named, **vars(fair), "needed": fair.needed, "over_pairs": pairs})
     return rows, warnings
-
-
-def predictions(folder: Path) -> tuple[int, Any, Any]:
-    """Return a run's scored pairs: a hash of pairs and labels, the labels, and the positive class's probabilities."""
-    table = read_file(folder / "validation_predictions.csv", "validation_file").columns
-    positive = [name for name in table if name.startswith("probability_")][1]
-    labels = numpy.array([f"probability_{label}" == positive for label in table["label"]], dtype=numpy.int64)
-    pairs = hash(tuple(zip(*(table[name] for name in ("sentence1", "sentence2", "label")), strict=True)))
-    return pairs, labels, numpy.array(table[positive], dtype=numpy.float64)
-
-
-def tables(study: Mapping[str, Any]) -> list[list[list[str]]]:
-    """Return the table of the settings and that of the differences, in points, each with its header."""
-    rows = ["setting|runs|F1|median|range|F1, last epoch|accuracy|collapsed|failed|s a run".split("|")]
-    for one in study["settings"]:
-        f1, seconds = one["f1"], one["seconds"]
-        middle = [points(f1["median"]), f"{points(f1['min'])} to {points(f1['max'])}"] if f1 else ["-", "-"]
-        name = one["name"] + " (best mean F1)" * (one["name"] == study["best"] and len(study["settings"]) > 1)
-        counts = [str(one["collapsed"]), str(len(one["failed"])), f"{seconds['mean']:.0f}" if seconds else "-"]
-        scores = [spread(f1), *middle, spread(one["last_f1"]), spread(one["accuracy"])]
-        rows.append([name, str(len(one["runs"])), *scores, *counts])
-    second = ["against the first||difference|over seeds|over seeds and pairs|p|seeds needed|verdict".split("|")]
-    for one in study["comparisons"]:
-        numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), bounds(one["over_pairs"])]
-        last = [f"{one['p']:.3f}", str(one["needed"] or "-"), one["verdict"]]
-        second.append([one["setting"], METRICS[one["metric"]], *numbers, *last])
-    return [rows, second] if study["comparisons"] else [rows]
-
-
-def answers(study: Mapping[str, Any]) -> list[str]:
-    """Return what the study says of each other setting's F1, in a sentence, and its warnings."""
-    lines = []
-    for one in (one for one in study["comparisons"] if one["metric"] == "f1"):
-        low, high = one["interval"] or (0, 0)
-        why = ", as p is not below 0.05" * (low > 0 or high < 0) or ", as the interval holds 0" * bool(one["interval"])
-        verdict = one["verdict"] + why * (one["verdict"] == "no difference shown")
-        found = f"{points(one['mean'], '{:+.2f}')} points of F1 over {one['seeds']} seeds"
-        sure = f", 95 % interval {bounds(one['interval'])}, p {one['p']:.3f}" if one["interval"] else ""
-        lines.append(f"{one['setting']} against {one['against']}: {verdict}; {found}{sure}")
-    return [*lines, *(f"warning: {warning}" for warning in study["warnings"])]
-
-
-def markdown(study: Mapping[str, Any]) -> str:
-    """Return the tables as Markdown, which the terminal shows as well."""
-    lines = []
-    for rows in tables(study):
-        cells = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        cells.insert(1, ["-" * width for width in widths])
-        lines += ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells] + [""]
-    return "\n".join([*lines, *(f"- {line}" for line in answers(study))]) + "\n"
-
-
-def page(study: Mapping[str, Any], title: str, seeds: int, recipe: str) -> str:
-    """Return study.html; with the recipe of the first setting, as YAML."""
-    folders = [PackageLoader("mrpc_lightning", folder) for folder in ("study", "report")]
-    environment = Environment(
-        loader=ChoiceLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    scores, baseline = [], None
-    for one in study["settings"]:
-        runs = {run["seed"]: run for run in one["runs"]}
-        scores.append((one["name"], [(runs.get(seed) or {}).get("f1") for seed in range(1, seeds + 1)]))
-        baseline = next((run["baseline_f1"] for run in one["runs"]), baseline)
-    pictures = [plots.svg(plots.points(scores, baseline))]
-    compared = [one for one in study["comparisons"] if one["metric"] == "f1" and one["interval"]]
-    if compared:
-        rows = [(one["setting"], one["mean"], one["interval"], one["over_pairs"]) for one in compared]
-        pictures.append(plots.svg(plots.differences(rows)))
-    return environment.get_template("study.html.jinja").render(
-        title=title,
-        answers=answers(study),
-        pictures=pictures,
-        recipe=recipe,
-        tables=tables(study),
-        against=study["settings"][0]["name"],
-    )
-
-
-def points(value: float | None, form: str = "{:.2f}") -> str:
-    """Write a share in points, of which there are a hundred."""
-    return "-" if value is None else form.format(100 * value)
-
-
-def bounds(interval: Sequence[float] | None) -> str:
-    """Write an interval in points."""
-    return "-" if interval is None else f"[{points(interval[0], '{:+.2f}')}, {points(interval[1], '{:+.2f}')}]"
-
-
-def spread(summary: Mapping[str, float | None] | None) -> str:
-    """Write mean and standard deviation in points."""
-    if summary is None:
-        return "-"
-    return points(summary["mean"]) + ("" if summary["sd"] is None else f" ± {points(summary['sd'])}")

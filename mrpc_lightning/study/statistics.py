@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy
-from numpy.typing import NDArray
 from scipy import stats
 
-from mrpc_lightning.report.metrics import measure
+from mrpc_lightning.report.metrics import Array, Labels, measure
 
-Array = NDArray[numpy.float64]
 LEVEL, POWER, POINT = 0.05, 0.8, 0.01
 RESAMPLES = 9999
 
@@ -29,6 +27,7 @@ class Difference:
         interval: 95 % BCa bootstrap interval of the mean, over seeds; None below three seeds.
         p: Of the two-sided sign-flip test; `correct` corrects it for the number of comparisons.
         sd: Sample standard deviation of the differences.
+        better: Share of the seeds with which this setting is better; a tie is half a seed.
         differ: Seeds on which the two differ: ties say nothing, and no p of the others' sign flips may be small enough.
         comparisons: How many comparisons this one is among.
     """
@@ -38,6 +37,7 @@ class Difference:
     interval: tuple[float, float] | None
     p: float
     sd: float
+    better: float
     differ: int
     comparisons: int = 1
 
@@ -79,8 +79,9 @@ def summarize(values: Sequence[float]) -> dict[str, float | None]:
 def compare(ours: Array, theirs: Array) -> Difference:
     """Compare the scores of two settings on the same seeds, two or more, in the same order; of shape (seeds,)."""
     found = ours - theirs
-    sd, differ = float(found.std(ddof=1)), int(numpy.count_nonzero(found))
-    return Difference(len(found), float(found.mean()), interval(found), sign_flip(found), sd, differ)
+    better, differ = float((numpy.sign(found) + 1).mean() / 2), int(numpy.count_nonzero(found))
+    sd = float(found.std(ddof=1))
+    return Difference(len(found), float(found.mean()), interval(found), sign_flip(found), sd, better, differ)
 
 
 def correct(differences: Sequence[Difference]) -> list[Difference]:
@@ -90,6 +91,15 @@ def correct(differences: Sequence[Difference]) -> list[Difference]:
         largest = max(largest, min(1.0, (len(ps) - place) * ps[number]))
         corrected[number] = replace(differences[number], p=largest, comparisons=len(ps))
     return [corrected[number] for number in range(len(ps))]
+
+
+def expected_best(values: Sequence[float], size: int) -> float:
+    """Return the expected largest of `size` values drawn from these with replacement (Dodge et al. 2019, section 3).
+
+    It says what a search of so many settings would have found; the largest of all that were tried says more than that.
+    """
+    ranks = numpy.arange(len(values) + 1) / len(values)
+    return float(numpy.sort(values) @ numpy.diff(ranks**size))
 
 
 def interval(differences: Array) -> tuple[float, float] | None:
@@ -120,7 +130,7 @@ def sign_flip(differences: Array) -> float:
 
 
 def over_seeds_and_pairs(
-    labels: NDArray[numpy.int64], ours: Array, theirs: Array, names: Sequence[str]
+    labels: Labels, ours: Array, theirs: Array, names: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
     """Return the 95 % percentile interval of each metric's mean difference over seeds and pairs, resampled together.
 

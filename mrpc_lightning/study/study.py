@@ -1,10 +1,10 @@
 """One study, from its settings to its tables."""
 
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -15,94 +15,164 @@ from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.report.metrics import number
 from mrpc_lightning.run.run import Run, flatten
 from mrpc_lightning.run.signals import requeue
-from mrpc_lightning.study import results
-from mrpc_lightning.study.plan import Setting, Unit, units
-from mrpc_lightning.study.work import Work
+from mrpc_lightning.study import models, results, tables
+from mrpc_lightning.study.plan import Grid, Setting, Unit
+from mrpc_lightning.study.predictions import Predictions
+from mrpc_lightning.study.search import Search
+from mrpc_lightning.study.work import Work, last_line
 from mrpc_lightning.text import count, duration, printable
 
 # What runs of one recipe may differ in.
-OF_A_RUN = ("seed_everything", "checkpoint_every", "trainer.logger", "trainer.enable_progress_bar")
+OF_A_RUN = ("seed_everything", "checkpoint_every", "trainer.logger", "trainer.enable_progress_bar", "data.fold")
 
 
-def run(
-    folder: Path, recipes: Mapping[Setting, Mapping[str, Any]], words: Sequence[str], seeds: int, workers: int
-) -> None:
-    """Do what is left of a study, and write its tables.
+class Study:
+    """A study in its folder.
 
     Args:
-        folder: The study's folder.
-        recipes: The settings, the one that others are compared with first, and the recipe of each.
+        plan: What is to be run.
+        recipe_of: Returns the recipe of a setting.
         words: The flags of `fit` that all settings share.
-        seeds: Seeds of each setting, in total.
         workers: Runs at a time.
-
-    Raises:
-        InputError: If a run in the folder is of another recipe, or no run can be trained.
-        Stopped: If a signal asks for it; the message says what the same command will do.
     """
-    planned = units(folder, list(recipes), seeds)
-    check_recipes(planned, recipes)
 
-    def report(unit: Unit, failed: str | None) -> None:
-        left, metrics = len(work.left()), unit.run.metrics
-        done = len(planned) - left
-        scored = f"failed: {failed}"
-        if not failed:
-            scored = f"accuracy {number(metrics['accuracy'])}  F1 {number(metrics['f1'])}"
-        pace = (time.monotonic() - began) / max(done - already, 1)
-        rest = f"; about {duration(pace * left)} left" if left and done - already >= workers else ""
-        bar.n = done
-        bar.write(printable(f"{done:>3}/{len(planned)}  {unit.setting.name}  seed {unit.seed}  {scored}{rest}"))
-        sys.stdout.flush()
+    def __init__(
+        self, plan: Grid | Search, recipe_of: Callable[[Setting], dict[str, Any]], words: Sequence[str], workers: int
+    ) -> None:
+        self.plan, self.folder, self.words, self.workers = plan, plan.study, words, workers
+        self._recipe_of, self._recipes = recipe_of, dict[Setting, dict[str, Any]]()
 
-    work = Work(planned, words, workers, report)
-    work.left()
-    already = len(work.finished)
-    what = f"{count(len(planned), 'run')}: {count(len(recipes), 'setting')} x {count(seeds, 'seed')}"
-    print(f"study     {folder}, {what}{f'; {already:,} are done' if already else ''}", flush=True)
-    bar = Tqdm(total=len(planned), initial=already, unit=" runs", disable=not sys.stdout.isatty(), leave=False)
-    began = time.monotonic()
-    try:
-        work.run()
-    except Stopped as stopped:
-        work.left()
-        how = f"{len(work.finished):,} of {count(len(planned), 'run')} are done, and the same command continues there"
-        raise Stopped(stopped.signum, f"stopped; {how}{requeue(stopped.signum)}") from stopped
-    finally:
-        bar.close()
-    if len(work.failed) == len(planned):
-        raise InputError(f"no run could be trained: {next(iter(work.failed.values()))}")
-    with FileLock(folder / ".lock"):  # workers elsewhere end at the same time
-        check_recipes(planned, recipes)
-        write(folder, results.collect(planned, work.failed), recipes, seeds)
+    def run(self, soup: bool, distill: bool) -> None:
+        """Do what is left, and write the tables.
+
+        Args:
+            soup: Whether to average the weights of the best setting's runs.
+            distill: Whether to train a model on their probabilities.
+
+        Raises:
+            InputError: If a run in the folder is of another recipe, or no run can be trained.
+            Stopped: If a signal asks for it; the message says what the same command will do.
+        """
+        self.check_recipes()
+        work = self.work(self.plan)
+        if work.failed and not work.finished:
+            raise InputError(f"no run could be trained: {next(iter(work.failed.values()))}")
+        with FileLock(self.folder / ".lock"):  # workers elsewhere end at the same time
+            self.check_recipes()
+            planned = self.plan.units()
+            found = results.collect(planned, work.failed, self.plan.stopped())
+            found["models"] = []
+            own = [unit for unit in planned if printable(unit.setting.name) == found["best"] and unit.is_finished]
+            if own and soup:
+                found["models"].append(self.soup(own))
+            if own and distill:
+                found["models"].append(self.distill(own))
+            self.write(found, next((unit.setting for unit in own), planned[0].setting))
+
+    def work(self, plan: Grid | Search) -> Work:
+        """Run the units that are not finished, with a line for each and a bar."""
+
+        def report(unit: Unit, failed: str | None) -> None:
+            left, metrics = len(work.left()) + plan.to_come(), unit.run.metrics
+            bar.n, bar.total = len(work.finished) + len(work.failed), left + len(work.finished) + len(work.failed)
+            scored = f"failed: {failed}"
+            if not failed:
+                scored = f"accuracy {number(metrics['accuracy'])}  F1 {number(metrics['f1'])}"
+            done = bar.n - already
+            rest = f"; about {duration((time.monotonic() - began) / max(done, 1) * left)} left" * (left > 0)
+            rest *= done >= self.workers
+            name = f"{bar.n:>3}/{bar.total}  {unit.setting.name}  seed {unit.seed}"
+            bar.write(printable(f"{name}  {scored}{rest}"))
+            sys.stdout.flush()
+
+        work = Work(plan.units, plan.more, self.words, self.workers, report)
+        left = len(work.left()) + plan.to_come()
+        already = len(work.finished)
+        done = f"; {already:,} are done" if already else ""
+        what = f"{count(plan.size, 'setting')} x {count(plan.seeds, 'seed')}"
+        print(f"study     {self.folder}, {count(left + already, 'run')}: {what}{done}", flush=True)
+        bar = Tqdm(total=left + already, initial=already, unit=" runs", disable=not sys.stdout.isatty(), leave=False)
+        began = time.monotonic()
+        try:
+            work.run()
+        except Stopped as stopped:
+            work.left()
+            how = f"{count(len(work.finished), 'run')} are done, and the same command continues there"
+            raise Stopped(stopped.signum, f"stopped; {how}{requeue(stopped.signum)}") from stopped
+        finally:
+            bar.close()
+        return work
+
+    def recipe_of(self, setting: Setting) -> dict[str, Any]:
+        """Return the recipe of a setting."""
+        if setting not in self._recipes:
+            self._recipes[setting] = self._recipe_of(setting)
+        return self._recipes[setting]
+
+    def check_recipes(self) -> None:
+        """Check that the runs that are there are of the settings that they are counted for.
+
+        Raises:
+            InputError: If one is of another recipe.
+        """
+        for unit in self.plan.units():
+            if not (unit.run.folder / "config.yaml").is_file():
+                continue
+            theirs, ours = flatten(unit.run.config), flatten(self.recipe_of(unit.setting))
+            fold = theirs.get("data.fold")
+            if fold != unit.fold:
+                raise InputError(f"{unit.run.folder}: is a run with data.fold {fold}; give this study another --name")
+            for key in sorted(theirs.keys() | ours.keys()):
+                if not key.startswith(OF_A_RUN) and theirs.get(key) != ours.get(key):
+                    values = [json.dumps(one.get(key), default=str, ensure_ascii=False) for one in (theirs, ours)]
+                    what = f"is a run with {key} {values[0]}, not {values[1]}"
+                    raise InputError(f"{unit.run.folder}: {what}; give this study another --name")
+
+    def soup(self, units: Sequence[Unit]) -> dict[str, Any]:
+        """Average the weights of a setting's runs, and return its row of the table."""
+        name, run = models.soup(self.folder, units, self.command)
+        return models.scored(name, run.folder, "test", singles(units))
+
+    def distill(self, units: Sequence[Unit]) -> dict[str, Any]:
+        """Train a model on the probabilities of a setting's runs, and return its row of the table."""
+        unit = models.teach(self.folder, units)
+        if failed := self.work(Grid(self.folder, [unit.setting], 1, None)).failed:
+            raise InputError(f"--distill: {failed[unit]}")
+        name = f"one model that learned the probabilities of {count(len(units), 'run')}"
+        return models.scored(name, unit.run.folder, "validation", singles(units))
+
+    def command(self, words: Sequence[str]) -> None:
+        """Run a command of this program in a process of its own.
+
+        Raises:
+            InputError: If it fails.
+        """
+        log = Run(self.folder).path(f"logs/{words[0]}.txt")
+        with log.open("wb") as file:
+            command = [sys.executable, "-m", "mrpc_lightning", *words, "--trainer.enable_progress_bar=false"]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
+        if done.returncode:
+            raise InputError(f"{words[0]}: {last_line(log)}")
+
+    def write(self, found: dict[str, Any], best: Setting) -> None:
+        """Write what the study has found into its folder, and print it."""
+        own, table = Run(self.folder), tables.markdown(found)
+        own.path("best.yaml").unlink(missing_ok=True)  # of an earlier end, with fewer runs
+        if found["best"]:
+            own.write("best.yaml", as_yaml(self.recipe_of(best)))
+        first = as_yaml(self.recipe_of(self.plan.units()[0].setting))
+        own.write("study.md", table)
+        own.write("study.html", tables.page(found, self.folder.name, self.plan.seeds, first))
+        own.write("study.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
+        last = f"\nbest   {self.folder / 'best.yaml'}, a config file for fit" if found["best"] else ""
+        print(f"\n{table}\nreport {self.folder / 'study.html'}{last}", flush=True)
 
 
-def write(folder: Path, found: dict[str, Any], recipes: Mapping[Setting, Mapping[str, Any]], seeds: int) -> None:
-    """Write what a study has found into its folder, and print it."""
-    own, table, first = Run(folder), results.markdown(found), next(iter(recipes.values()))
-    own.path("best.yaml").unlink(missing_ok=True)  # of an earlier end, with fewer runs
-    best = [recipe for setting, recipe in recipes.items() if printable(setting.name) == found["best"]]
-    if best:
-        own.write("best.yaml", yaml.safe_dump(dict(best[0]), sort_keys=False, allow_unicode=True))
-    own.write("study.md", table)
-    own.write("study.html", results.page(found, folder.name, seeds, yaml.safe_dump(dict(first), sort_keys=False)))
-    own.write("study.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
-    last = f"\nbest   {folder / 'best.yaml'}, a config file for fit" if best else ""
-    print(f"\n{table}\nreport {folder / 'study.html'}{last}", flush=True)
+def singles(units: Sequence[Unit]) -> list[Predictions]:
+    """Return what the runs of a setting say of the validation split."""
+    return [Predictions.read(unit.run.folder, "test" if unit.fold else "validation") for unit in units]
 
 
-def check_recipes(planned: Sequence[Unit], recipes: Mapping[Setting, Mapping[str, Any]]) -> None:
-    """Check that the runs that are there are of the settings that they are counted for.
-
-    Raises:
-        InputError: If one is of another recipe.
-    """
-    for unit in planned:
-        if not (unit.run.folder / "config.yaml").is_file():
-            continue
-        theirs, ours = flatten(unit.run.config), flatten(recipes[unit.setting])
-        for key in sorted(theirs.keys() | ours.keys()):
-            if not key.startswith(OF_A_RUN) and theirs.get(key) != ours.get(key):
-                values = [json.dumps(one.get(key), default=str, ensure_ascii=False) for one in (theirs, ours)]
-                what = f"is a run with {key} {values[0]}, not {values[1]}"
-                raise InputError(f"{unit.run.folder}: {what}; give this study another --name")
+def as_yaml(recipe: Mapping[str, Any]) -> str:
+    """Return a recipe as a config file has it."""
+    return str(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))

@@ -22,6 +22,7 @@ from mrpc_lightning.study.plan import Unit
 from mrpc_lightning.text import printable
 
 ATTEMPTS = 5  # of a run that a signal ended, before it counts as failed
+HOPELESS = 3  # failed runs before the first that is finished: the next would fail as well
 WAIT = 0.5  # seconds between two looks at what others do
 
 
@@ -29,7 +30,8 @@ class Work:
     """Runs all units that are not finished.
 
     Args:
-        units: The units, in the order in which they are taken.
+        units: Returns the units, in the order in which they are taken; a search has others after each run.
+        more: Adds to them, where all are taken; false if there are no more.
         words: The flags of `fit` that all of them share.
         workers: How many to run at a time; they share this machine's cores.
         report: Is called with each unit that this command has finished, and with the error of one that failed.
@@ -40,9 +42,14 @@ class Work:
     """
 
     def __init__(
-        self, units: Sequence[Unit], words: Sequence[str], workers: int, report: Callable[[Unit, str | None], None]
+        self,
+        units: Callable[[], Sequence[Unit]],
+        more: Callable[[], bool],
+        words: Sequence[str],
+        workers: int,
+        report: Callable[[Unit, str | None], None],
     ) -> None:
-        self.units, self.words, self.workers, self.report = units, words, workers, report
+        self.units, self.more, self.words, self.workers, self.report = units, more, words, workers, report
         self.failed: dict[Unit, str] = {}
         self.finished: set[Unit] = set()
         self._attempts: dict[Unit, int] = {}
@@ -72,54 +79,48 @@ class Work:
 
     def left(self) -> list[Unit]:
         """Return the units that are neither finished nor failed; one that is trained here is left until its end."""
-        known = self.finished | self._children.keys()
-        self.finished |= {unit for unit in self.units if unit not in known and unit.run.metrics}
-        return [unit for unit in self.units if unit not in self.finished and unit not in self.failed]
+        known, units = self.finished | self._children.keys(), self.units()
+        self.finished |= {unit for unit in units if unit not in known and unit.is_finished}
+        return [unit for unit in units if unit not in self.finished and unit not in self.failed]
 
     def _work(self) -> None:
         try:
-            while not self._stopping.is_set() and (left := self.left()):
+            while not self._stopping.is_set():
+                left = self.left()
+                if len(self.failed) >= HOPELESS and not self.finished:
+                    return
                 for unit in left:
                     with claimed(unit) as is_ours:
-                        if is_ours and not unit.run.metrics:
-                            self._train(unit)
+                        if is_ours and not unit.is_finished:
+                            self._do(unit)
                             break
                 else:
+                    if self.more():
+                        continue
+                    if not left:
+                        return
                     self._stopping.wait(WAIT)
         except BaseException as error:
             self._error = error
             self._stopping.set()
 
-    def _train(self, unit: Unit) -> None:
+    def _do(self, unit: Unit) -> None:
+        """Train a unit, or resume it; and score one with a fold on the validation split as well."""
         folder, log = unit.run.folder, Run(unit.study).path(f"logs/{unit.name}.txt")
-        if resumed := unit.run.last.is_file():
+        resumed, code = unit.run.last.is_file(), 0
+        if resumed:
             own = ["--ckpt_path", str(folder), "--config", str(folder / "config.yaml")]
         else:
             own = [*self.words, *unit.flags]
             if folder.is_dir():  # stopped before its first checkpoint
                 shutil.rmtree(Run(unit.study).path(f"{unit.setting.folder}/{folder.name}"))
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
-        # The job is the study's: a run must neither put it back into the queue nor count its tasks.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-        command = [sys.executable, "-m", "mrpc_lightning", "fit", *own, "--trainer.enable_progress_bar=false"]
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as file:
-            with self._lock:
-                if self._stopping.is_set():
-                    return
-                child = subprocess.Popen(
-                    command,
-                    env={**environment, "OMP_NUM_THREADS": threads},
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,
-                )
-                self._children[unit] = child
-            code = child.wait()
+        if not unit.run.metrics:
+            code = self._run(unit, ["fit", *own], log)
+        if unit.run.metrics and not unit.is_finished:
+            code = self._run(unit, ["test", "--ckpt_path", str(folder)], log)
         with self._lock:
-            del self._children[unit]
-            if unit.run.metrics:
+            self._children.pop(unit, None)
+            if unit.is_finished:
                 self.report(unit, None)
                 return
             # A run that a dead worker has left behind may have come first.
@@ -130,6 +131,28 @@ class Work:
                 what = last_line(log) if code > 0 else f"signal {-code}" if code else "it was not scored"
                 self.failed[unit] = what + f"; to begin it anew, delete {folder}" * resumed
                 self.report(unit, self.failed[unit])
+
+    def _run(self, unit: Unit, words: Sequence[str], log: Path) -> int:
+        """Run a command in a process of its own, and return its exit code."""
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
+        # The job is the study's: a run must neither put it back into the queue nor count its tasks.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        command = [sys.executable, "-m", "mrpc_lightning", *words, "--trainer.enable_progress_bar=false"]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as file:
+            with self._lock:
+                if self._stopping.is_set():
+                    return 0
+                child = subprocess.Popen(
+                    command,
+                    env={**environment, "OMP_NUM_THREADS": threads},
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                )
+                self._children[unit] = child
+            return child.wait()
 
 
 @contextlib.contextmanager

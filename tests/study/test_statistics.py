@@ -12,6 +12,7 @@ from scipy import stats
 from mrpc_lightning.study.statistics import (
     compare,
     correct,
+    expected_best,
     fewest,
     interval,
     over_seeds_and_pairs,
@@ -110,3 +111,14 @@ def test_of_a_thousand_studies_of_equal_settings_at_most_five_percent_are_called
         ours, theirs = (seeds + generator.normal(0, 0.008, 8) for _ in range(2))
         called += compare(ours, theirs).verdict == "improved"
     assert called <= 50
+
+
+def test_the_expected_best_of_a_search_is_that_of_all_draws() -> None:
+    values = [0.3, 0.1, 0.4, 0.15]
+    for size in (1, 2, 3):
+        draws = [max(draw) for draw in itertools.product(values, repeat=size)]
+        assert expected_best(values, size) == pytest.approx(numpy.mean(draws))
+
+
+def test_the_share_of_better_seeds_counts_a_tie_as_half() -> None:
+    assert compare(numpy.array([0.5, 0.6, 0.7, 0.8]), numpy.array([0.4, 0.6, 0.8, 0.7])).better == (2 + 0.5) / 4

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy
 import pytest
-from helpers import Forked, fails
+from helpers import Forked, fails, make_rows, read_predictions, write_csv
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
 
 from mrpc_lightning import main
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.study.plan import settings, units
+from mrpc_lightning.study.plan import Unit, settings, units
 
 GRID = ["--grid", "model.learning_rate=1e-3,3e-3"]
 STUDY = Path("tb_logs/study")
@@ -38,8 +40,8 @@ def test_a_grid_is_every_combination_with_the_first_values_first() -> None:
 @pytest.mark.parametrize(
     ("grid", "reason"),
     [
-        (["model.learning_rate"], "give key=value,value"),
-        (["model.learning_rate=1,,2"], "give key=value,value"),
+        (["model.learning_rate"], "write it as in model.learning_rate=2e-5,5e-5"),
+        (["model.learning_rate=1,,2"], "write it as in model.learning_rate=2e-5,5e-5"),
         (["model.learning_rate=1,1"], "the same value twice"),
         (["model.warmup=1", "model.warmup=2"], "the same key twice"),
         (["seed_everything=1,2"], "every setting sees the same seeds"),
@@ -61,6 +63,8 @@ def test_a_grid_that_makes_no_sense_is_refused(grid: list[str], reason: str) -> 
         (["--grid", "data.batch_size=16,016"], "the same as another setting"),
         (["--name=../other"], "--name ../other: a folder's name"),
         (["--seed_everything=3"], "say how many with --seeds"),
+        (["--folds=1"], "--folds 1: at least 2"),
+        (["--data.fold=1/3"], "say how many with --folds"),
         (["--ckpt_path=last"], "--ckpt_path: a study makes runs of its own"),
         (["--trainer.logger=false"], "TensorBoardLogger or CSVLogger"),
         (["somewhere", "--seeds=2"], "unexpected argument somewhere"),
@@ -73,16 +77,18 @@ def test_a_study_that_makes_no_sense_is_refused_before_anything_runs(
     assert not Path("tb_logs").exists()
 
 
-def make_runs(arguments: list[str], seeds: int) -> None:
+def make_runs(arguments: list[str], planned: list[Unit]) -> None:
     """Train a study's runs in this process: what they leave is what those of a study leave."""
-    for unit in units(STUDY, settings(GRID[1:]), seeds):
+    for unit in planned:
         main(["fit", *arguments, *unit.flags])
+        if unit.fold:
+            main(["test", "--ckpt_path", str(unit.run.folder)])
 
 
 def test_the_tables_are_those_of_the_runs(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_runs(arguments, 2)
+    make_runs(arguments, units(STUDY, settings(GRID[1:]), 2))
     capsys.readouterr()
     main(["study", *arguments, "--seeds=2", *GRID])
     printed = capsys.readouterr().out
@@ -107,6 +113,50 @@ def test_the_tables_are_those_of_the_runs(
     # Another recipe under the same name would be compared with what it is not.
     message = fails(capsys, ["study", *arguments, "--seeds=2", *GRID, "--trainer.max_epochs=3"])
     assert "is a run with --trainer.max_epochs 2, not 3" in message
+
+
+def test_folds_score_every_training_pair_once_by_a_run_that_has_not_seen_it(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(f"{first} {row}", f"{second} {row}", label) for row, (first, second, label) in enumerate(make_rows(60))]
+    write_csv(project / "train.csv", rows)
+    arguments = [*arguments, "--model.learning_rate=3e-3"]
+    make_runs(arguments, units(STUDY, settings([]), 3, 3))
+    capsys.readouterr()
+    main(["study", *arguments, "--folds=3"])
+    assert "3 runs: 1 setting x 3 seeds; 3 are done" in capsys.readouterr().out
+    [setting] = json.loads((STUDY / "study.json").read_text())["settings"]
+    tables = [read_predictions(STUDY / f"runs/seed_{seed}/validation_predictions.csv") for seed in (1, 2, 3)]
+    scored = [row for table in tables for row in table]
+    assert sorted((row["sentence1"], row["sentence2"]) for row in scored) == sorted(row[:2] for row in rows)
+    labels = numpy.array([row["label"] == "equivalent" for row in scored])
+    positive = numpy.array([float(row["probability_equivalent"]) for row in scored])
+    found = setting["out_of_fold"]
+    assert found["f1"] == pytest.approx(f1_score(labels, positive > 0.5))
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, positive > 0.5))
+    # The threshold is the best of all there are, and the temperature what a regression on the logit finds.
+    best = max(f1_score(labels, positive >= threshold) for threshold in positive)
+    assert found["tuned"]["f1"] == pytest.approx(best) == f1_score(labels, positive >= found["threshold"])
+    logits = numpy.log(positive / (1 - positive))[:, None]
+    regression = LogisticRegression(fit_intercept=False, C=1e9, tol=1e-10).fit(logits, labels)
+    assert found["temperature"] == pytest.approx(1 / regression.coef_[0, 0], rel=1e-3)
+    own = numpy.where(labels, positive, 1 - positive)
+    assert [one["probability"] for one in setting["doubtful"]] == pytest.approx(sorted(own[own < 0.5])[:50])
+    # The table's metrics are of the validation split, on which no epoch was chosen.
+    second = [json.loads((STUDY / f"runs/seed_{seed}/test_metrics.json").read_text()) for seed in (1, 2, 3)]
+    assert [one["pairs"] for one in second] == [25] * 3
+    assert setting["f1"]["mean"] == pytest.approx(numpy.mean([one["f1"] for one in second]))
+    mean = numpy.mean(
+        [
+            [float(row["probability_equivalent"]) for row in read_predictions(path)]
+            for path in sorted(STUDY.glob("runs/*/test_predictions.csv"))
+        ],
+        axis=0,
+    )
+    truth = [row["label"] == "equivalent" for row in read_predictions(STUDY / "runs/seed_1/test_predictions.csv")]
+    assert setting["ensemble"]["f1"] == pytest.approx(f1_score(truth, mean > 0.5))
+    message = fails(capsys, ["study", *arguments, "--seeds=3"])
+    assert "is a run with --data.fold 1/3; give this study another --name" in message
 
 
 def comparable(path: Path) -> Any:

@@ -1,0 +1,152 @@
+"""A study's tables, sentences and page, from what `results.collect` returned."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from mrpc_lightning.report import plots
+from mrpc_lightning.study.results import METRICS
+
+Rows = list[list[str]]
+BASELINES = {"baseline_f1": "the same prediction for every pair", "overlap_f1": "word overlap"}
+
+
+def tables(study: Mapping[str, Any]) -> list[Rows]:
+    """Return the tables in points, each with its header: settings; differences; several models as one; folds."""
+    found = [of_settings(study), of_differences(study), of_several(study), of_folds(study)]
+    return [rows for rows in found if len(rows) > 1]
+
+
+def of_settings(study: Mapping[str, Any]) -> Rows:
+    """Return the table of the settings."""
+    rows = ["setting|runs|F1|median|range|F1, last epoch|accuracy|collapsed|failed|s a run".split("|")]
+    for one in study["settings"]:
+        f1, seconds = one["f1"], one["seconds"]
+        middle = [points(f1["median"]), f"{points(f1['min'])} to {points(f1['max'])}"] if f1 else ["-", "-"]
+        name = one["name"] + " (best mean F1)" * (one["name"] == study["best"] and len(study["settings"]) > 1)
+        counts = [str(one["collapsed"]), str(len(one["failed"])), f"{seconds['mean']:.0f}" if seconds else "-"]
+        scores = [spread(f1), *middle, spread(one["last_f1"]), spread(one["accuracy"])]
+        rows.append([name + " (stopped)" * one["stopped"], str(len(one["runs"])), *scores, *counts])
+    return rows
+
+
+def of_differences(study: Mapping[str, Any]) -> Rows:
+    """Return the table of the differences from the first setting."""
+    rows = ["against the first||difference|over seeds|over seeds and pairs|p|P(better)|seeds needed|verdict".split("|")]
+    for one in study["comparisons"]:
+        numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), bounds(one["over_pairs"])]
+        last = [f"{one['p']:.3f}", f"{one['better']:.2f}", str(one["needed"] or "-"), one["verdict"]]
+        rows.append([one["setting"], METRICS[one["metric"]], *numbers, *last])
+    return rows
+
+
+def of_several(study: Mapping[str, Any]) -> Rows:
+    """Return the table of several models that make one prediction, beside the single runs."""
+    rows = ["several models as one|F1|accuracy|F1, minus that of single runs".split("|")]
+    for one in study["settings"]:
+        if one["ensemble"] and one["ensemble"]["runs"] > 1:
+            rows.append(several(f"{one['name']}: mean probability of {one['ensemble']['runs']} runs", one["ensemble"]))
+    return [*rows, *(several(one["name"], one) for one in study.get("models", []))]
+
+
+def several(name: str, found: Mapping[str, Any]) -> list[str]:
+    """Return a row of that table."""
+    scores = [f"{points(found[metric])} {bounds(found['intervals'][metric], '{:.2f}')}" for metric in METRICS]
+    return [name, *scores, bounds(found["gains"].get("f1"))]
+
+
+def of_folds(study: Mapping[str, Any]) -> Rows:
+    """Return the table of what was scored by runs that had not seen it."""
+    rows = ["out of fold|pairs|F1|accuracy|threshold|F1 there|accuracy there|temperature".split("|")]
+    for one in study["settings"]:
+        if found := one.get("out_of_fold"):
+            scores = [f"{points(found[metric])} {bounds(found['intervals'][metric], '{:.2f}')}" for metric in METRICS]
+            tuned = [points(found["tuned"][metric]) for metric in METRICS]
+            last = [f"{found['threshold']:.3f}", *tuned, f"{found['temperature']:.2f}"]
+            rows.append([one["name"], f"{found['pairs']:,}", *scores, *last])
+    return rows
+
+
+def answers(study: Mapping[str, Any]) -> list[str]:
+    """Return what the study says of each other setting's F1, in a sentence, and its warnings."""
+    lines = []
+    for one in (one for one in study["comparisons"] if one["metric"] == "f1"):
+        low, high = one["interval"] or (0, 0)
+        why = ", as p is not below 0.05" * (low > 0 or high < 0) or ", as the interval holds 0" * bool(one["interval"])
+        verdict = one["verdict"] + why * (one["verdict"] == "no difference shown")
+        found = f"{points(one['mean'], '{:+.2f}')} points of F1 over {one['seeds']} seeds"
+        sure = f", 95 % interval {bounds(one['interval'])}, p {one['p']:.3f}" if one["interval"] else ""
+        lines.append(f"{one['setting']} against {one['against']}: {verdict}; {found}{sure}")
+    if study["best_of"]:
+        sizes = ", ".join(f"{points(value)} of {size}" for size, value in study["best_of"].items())
+        lines.append(
+            f"expected best mean F1 by the number of settings that are searched: {sizes}. The best of many looks "
+            "better than it is: repeat best.yaml beside your first setting, with a study of its own"
+        )
+    for one in (one for one in study["settings"] if one["f1"]):
+        run = one["runs"][0]
+        below = [text for name, text in BASELINES.items() if one["f1"]["mean"] <= (run[name] or 0)]
+        if below:
+            lines.append(f"warning: {one['name']}: the mean F1 is not above that of {' and '.join(below)}")
+    return [*lines, *(f"warning: {warning}" for warning in study["warnings"])]
+
+
+def markdown(study: Mapping[str, Any]) -> str:
+    """Return the tables as Markdown, which the terminal shows as well."""
+    lines = []
+    for rows in tables(study):
+        cells = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        cells.insert(1, ["-" * width for width in widths])
+        lines += ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells] + [""]
+    return "\n".join([*lines, *(f"- {line}" for line in answers(study))]) + "\n"
+
+
+def page(study: Mapping[str, Any], title: str, seeds: int, recipe: str) -> str:
+    """Return study.html; with the recipe of the first setting, as YAML."""
+    folders = [PackageLoader("mrpc_lightning", folder) for folder in ("study", "report")]
+    environment = Environment(
+        loader=ChoiceLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    scores, baseline = [], None
+    for one in study["settings"]:
+        runs = {run["seed"]: run for run in one["runs"]}
+        scores.append((one["name"], [(runs.get(seed) or {}).get("f1") for seed in range(1, seeds + 1)]))
+        baseline = next((run["baseline_f1"] for run in one["runs"]), baseline)
+    pictures = [plots.svg(plots.points(scores, baseline))]
+    compared = [one for one in study["comparisons"] if one["metric"] == "f1" and one["interval"]]
+    if compared:
+        rows = [(one["setting"], one["mean"], one["interval"], one["over_pairs"]) for one in compared]
+        pictures.append(plots.svg(plots.differences(rows)))
+    shown = next((one for one in study["settings"] if one["name"] == study["best"]), study["settings"][0])
+    return environment.get_template("study.html.jinja").render(
+        title=title,
+        answers=answers(study),
+        pictures=pictures,
+        recipe=recipe,
+        settings=of_settings(study),
+        differences=of_differences(study),
+        several=of_several(study),
+        folds=of_folds(study),
+        against=study["settings"][0]["name"],
+        doubtful=shown.get("doubtful", []),
+        shown=shown["name"],
+    )
+
+
+def points(value: float | None, form: str = "{:.2f}") -> str:
+    """Write a share in points, of which there are a hundred."""
+    return "-" if value is None else form.format(100 * value)
+
+
+def bounds(interval: Sequence[float] | None, form: str = "{:+.2f}") -> str:
+    """Write an interval in points."""
+    return "-" if interval is None else f"[{points(interval[0], form)}, {points(interval[1], form)}]"
+
+
+def spread(summary: Mapping[str, float | None] | None) -> str:
+    """Write mean and standard deviation in points."""
+    if summary is None:
+        return "-"
+    return points(summary["mean"]) + ("" if summary["sd"] is None else f" ± {points(summary['sd'])}")
