@@ -17,7 +17,7 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
     A warning states a fact. What to try is said by `curves.diagnose` alone, so that no two lines contradict each other.
 
     Args:
-        metrics: What `metrics.collect` returned.
+        metrics: What `metrics.collect` and `overlap.score` returned.
         label_names: Names of the negative and of the positive class.
         pairs: Pairs of the whole split.
     """
@@ -29,7 +29,8 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
         name = positive if labelled else negative
         warnings.append(f'every pair is labelled "{name}": the metrics say nothing of the other class')
     else:
-        if predicted in (0, metrics["pairs"]):
+        collapsed = predicted in (0, metrics["pairs"])
+        if collapsed:
             name = positive if predicted else negative
             warnings.append(f'every pair was predicted "{name}": the model has collapsed to one class')
         for name, always in (("accuracy", metrics["baseline_accuracy_class"]), ("f1", positive)):
@@ -37,6 +38,10 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
             if value < baseline:
                 line = f"{TITLES[name]} {number(value)} is below the baseline, {number(baseline)} of always"
                 warnings.append(f'{line} "{always}"')
+            elif not collapsed and value <= metrics.get(f"overlap_{name}", -1):
+                line = f"{TITLES[name]} {number(value)} is not above that of word overlap"
+                overlap = number(metrics[f"overlap_{name}"])
+                warnings.append(f"{line}, {overlap} (a threshold on the share of common words)")
         if all(metrics[name] == metrics[f"baseline_{name}"] for name in ("accuracy", "f1")):
             warnings.append(f'accuracy and F1 are the baseline\'s, those of always "{positive}"')
     if metrics["pairs"] < pairs:

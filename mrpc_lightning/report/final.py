@@ -16,7 +16,7 @@ from PIL import Image
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.report import caveats, metrics, page, plots
+from mrpc_lightning.report import caveats, metrics, overlap, page, plots
 from mrpc_lightning.report.curves import diagnose
 from mrpc_lightning.run import provenance
 from mrpc_lightning.run.recorder import RunRecorder, log_hyperparameters, say
@@ -81,6 +81,7 @@ def fit(
         "starts": recorder.starts,
         "wall_seconds": round(recorder.wall_seconds, 1),
         **{f"training_{name}": float(f"{value:.4g}") for name, value in speed.items()},
+        **overlap.score(scored, overlap.fit(data.pairs["train"])),
     }
     warnings = caveats.of_schedule(steps, total_steps, last_rate, peak)
     title = f"best checkpoint (epoch {about['epoch']})"
@@ -138,7 +139,8 @@ def evaluate(
     if not trainer.is_global_zero:
         return {}
     title, prefix = "this checkpoint", f"{name}_"
-    content = write(trainer, model, data, run, scored, split, title, {"checkpoint": weights}, warnings, prefix)
+    about = {"checkpoint": weights, **overlap.score(scored, run.metrics.get("overlap_threshold"))}
+    content = write(trainer, model, data, run, scored, split, title, about, warnings, prefix)
     say(trainer, printable(f"{split} split of {content['source']}, {len(data.pairs[split]):,} pairs"))
     show(model, content, title)
     report = f"\nreport  {run.folder / 'test_report.html'}" if name == "test" else ""
