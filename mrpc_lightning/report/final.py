@@ -56,7 +56,7 @@ def fit(
     recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
     speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).values()
     stopped = epochs < (trainer.max_epochs or 0) and trainer.should_stop
-    waited = any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
+    early = stopped and any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
     peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
     if trainer.is_global_zero:
         run.path("metrics.json").unlink(missing_ok=True)  # of an earlier end: it says that the run is finished
@@ -83,9 +83,10 @@ def fit(
         **{f"training_{name}": float(f"{value:.4g}") for name, value in speed.items()},
         **overlap.score(scored, overlap.fit(data.pairs["train"])),
     }
-    warnings = caveats.of_schedule(steps, total_steps, last_rate, peak)
+    # Early stopping did what it is for; and the kept weights are of an earlier step, whose rate was not 0 either way.
+    warnings = [] if early else caveats.of_schedule(steps, total_steps, last_rate, peak)
     title = f"best checkpoint (epoch {about['epoch']})"
-    content = write(trainer, model, data, run, scored, "validation", title, about, warnings, early=stopped and waited)
+    content = write(trainer, model, data, run, scored, "validation", title, about, warnings, early=early)
     log_hyperparameters(trainer, model, config, content)
     show(model, content, title)
     has_curves = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
@@ -93,7 +94,7 @@ def fit(
     say(
         trainer,
         f"curves: {content['diagnosis']}\n{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
-        f"{', stopped early' * stopped}; while training {describe_speed(speed)}\n\n"
+        f"{f', stopped early at optimizer step {steps:,} of {total_steps:,}' * stopped}; while training {describe_speed(speed)}\n\n"
         f"run    {folder}\nreport {run.folder / 'report.html'}\n"
         f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
     )
