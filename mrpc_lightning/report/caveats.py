@@ -6,13 +6,16 @@ from typing import Any
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.pairs.sources import pair_key
 from mrpc_lightning.report.metrics import TITLES, number
-from mrpc_lightning.text import printable, shorten
+from mrpc_lightning.text import count, printable, shorten
 
 EXAMPLES = 3
+# Of fewer pairs, a model that errs on one in ten gets all right in one split of 20 (0.9^29 = 0.047): the bootstrap then
+# has nothing wrong to draw, and an interval of width 0, where the rule of three has 10 points (3 / 30).
+FEW = 30
 
 
 def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: int) -> list[str]:
-    """Warn of a model that has learned nothing, and of metrics of a part of the pairs.
+    """Warn of a model that has learned nothing, of too few pairs, and of metrics of a part of the pairs.
 
     A warning states a fact. What to try is said by `curves.diagnose` alone, so that no two lines contradict each other.
 
@@ -44,6 +47,9 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
                 warnings.append(f"{line}, {overlap} (a threshold on the share of common words)")
         if all(metrics[name] == metrics[f"baseline_{name}"] for name in ("accuracy", "f1")):
             warnings.append(f'accuracy and F1 are the baseline\'s, those of always "{positive}"')
+    if metrics["pairs"] < FEW:
+        few = f"the intervals are of {count(metrics['pairs'], 'pair')}"
+        warnings.append(f"{few}: below {FEW} they are too narrow, of no width where all is right")
     if metrics["pairs"] < pairs:
         warnings.append(f"only {metrics['pairs']:,} of {pairs:,} pairs were scored, as trainer.limit_* says")
     return warnings

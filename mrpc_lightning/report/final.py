@@ -89,12 +89,13 @@ def fit(
     content = write(trainer, model, data, run, scored, "validation", title, about, warnings, early=early)
     log_hyperparameters(trainer, model, config, content)
     show(model, content, title)
+    ended = f", stopped early at optimizer step {steps:,} of {total_steps:,}" * stopped
     has_curves = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
     curves = f"tensorboard --logdir {folder}\n       " * has_curves
     say(
         trainer,
         f"curves: {content['diagnosis']}\n{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
-        f"{f', stopped early at optimizer step {steps:,} of {total_steps:,}' * stopped}; while training {describe_speed(speed)}\n\n"
+        f"{ended}; while training {describe_speed(speed)}\n\n"
         f"run    {folder}\nreport {run.folder / 'report.html'}\n"
         f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
     )

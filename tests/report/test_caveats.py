@@ -82,6 +82,16 @@ def test_single_class_predictions_and_metrics_below_the_baseline(
     assert not re.search(ADVICE, " ".join(found))
 
 
+@pytest.mark.parametrize("pairs", [3, 29, 30])
+def test_intervals_of_few_pairs_that_look_certain_are_warned_of(pairs: int) -> None:
+    labels = numpy.arange(pairs) % 2
+    probabilities = numpy.stack((1 - labels, labels), axis=1).astype(numpy.float64)
+    metrics = collect(Scored(labels, probabilities, None, [], [], []), ["different", "same"])
+    assert metrics["intervals"]["accuracy"] == (1, 1)
+    line = f"the intervals are of {pairs} pairs: below 30 they are too narrow, of no width where all is right"
+    assert caveats.of_metrics(metrics, ["different", "same"], pairs) == [line] * (pairs < 30)
+
+
 def test_control_characters_of_sentences_and_label_names_do_not_reach_the_terminal(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
