@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from mrpc_lightning.report.metrics import TINIEST, Scored, curve, measure, plain
 
-DRAWN = 10_000  # training pairs at most: 0.6 s; of MRPC's, 2,000 already come within 0.003 of the best F1
+DRAWN = 10_000  # training pairs at most: 1.4 s of a million; of MRPC's, 2,000 come within 0.004 of the best F1
 WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
 
 
