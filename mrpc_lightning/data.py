@@ -141,8 +141,8 @@ class MRPCDataModule(LightningDataModule):
         if self.tokenizer is None:
             self.tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"model.model_name {name}")
         if length > (most := self.tokenizer.model_max_length):
-            given = f"data.max_length {length}{', the default' * (length == 128)}"
-            raise InputError(f"{given}: {name} takes {most} tokens at most; set data.max_length {most}")
+            what = f"data.max_length {length}{', the default' * (length == 128)}: {name} takes {most} tokens at most"
+            raise InputError(f"{what}; set data.max_length {most}{' and model.pretrained false' * (name == demo.NAME)}")
         self.tokenizer_files = self.tokenizer_files or pack(self.tokenizer)
         return self.tokenizer
 

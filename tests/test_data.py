@@ -233,8 +233,8 @@ def test_fewer_pairs_than_processes_are_refused_whenever_the_processes_are_known
 
 
 def test_a_length_that_nobody_gave_is_said_to_be_the_default(project: Path) -> None:
-    message = "data.max_length 128, the default: demo takes 64 tokens at most; set data.max_length 64"
-    with pytest.raises(InputError, match=message):
+    advice = "set data.max_length 64 and model.pretrained false"
+    with pytest.raises(InputError, match=f"data.max_length 128, the default: demo takes 64 tokens at most; {advice}"):
         MRPCDataModule("demo", **FILES).setup("fit")
 
 

@@ -6,18 +6,21 @@ from typing import Any
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.pairs.sources import pair_key
 from mrpc_lightning.report.metrics import TITLES, number
-from mrpc_lightning.text import printable, shorten
+from mrpc_lightning.text import count, printable, shorten
 
 EXAMPLES = 3
+# Of fewer pairs, a model that errs on one in ten gets all right in one split of 20 (0.9^29 = 0.047): the bootstrap then
+# has nothing wrong to draw, and an interval of width 0, where the rule of three has 10 points (3 / 30).
+FEW = 30
 
 
 def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: int) -> list[str]:
-    """Warn of a model that has learned nothing, and of metrics of a part of the pairs.
+    """Warn of a model that has learned nothing, of too few pairs, and of metrics of a part of the pairs.
 
     A warning states a fact. What to try is said by `curves.diagnose` alone, so that no two lines contradict each other.
 
     Args:
-        metrics: What `metrics.collect` returned.
+        metrics: What `metrics.collect` and `overlap.score` returned.
         label_names: Names of the negative and of the positive class.
         pairs: Pairs of the whole split.
     """
@@ -29,7 +32,8 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
         name = positive if labelled else negative
         warnings.append(f'every pair is labelled "{name}": the metrics say nothing of the other class')
     else:
-        if predicted in (0, metrics["pairs"]):
+        collapsed = predicted in (0, metrics["pairs"])
+        if collapsed:
             name = positive if predicted else negative
             warnings.append(f'every pair was predicted "{name}": the model has collapsed to one class')
         for name, always in (("accuracy", metrics["baseline_accuracy_class"]), ("f1", positive)):
@@ -37,8 +41,15 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
             if value < baseline:
                 line = f"{TITLES[name]} {number(value)} is below the baseline, {number(baseline)} of always"
                 warnings.append(f'{line} "{always}"')
+            elif not collapsed and value <= metrics.get(f"overlap_{name}", -1):
+                line = f"{TITLES[name]} {number(value)} is not above that of word overlap"
+                overlap = number(metrics[f"overlap_{name}"])
+                warnings.append(f"{line}, {overlap} (a threshold on the share of common words)")
         if all(metrics[name] == metrics[f"baseline_{name}"] for name in ("accuracy", "f1")):
             warnings.append(f'accuracy and F1 are the baseline\'s, those of always "{positive}"')
+    if metrics["pairs"] < FEW:
+        few = f"the intervals are of {count(metrics['pairs'], 'pair')}"
+        warnings.append(f"{few}: below {FEW} they are too narrow, of no width where all is right")
     if metrics["pairs"] < pairs:
         warnings.append(f"only {metrics['pairs']:,} of {pairs:,} pairs were scored, as trainer.limit_* says")
     return warnings

@@ -16,7 +16,7 @@ from PIL import Image
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.report import caveats, metrics, page, plots
+from mrpc_lightning.report import caveats, metrics, overlap, page, plots
 from mrpc_lightning.report.curves import diagnose
 from mrpc_lightning.run import provenance
 from mrpc_lightning.run.recorder import RunRecorder, log_hyperparameters, say
@@ -56,7 +56,7 @@ def fit(
     recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
     speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).values()
     stopped = epochs < (trainer.max_epochs or 0) and trainer.should_stop
-    waited = any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
+    early = stopped and any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
     peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
     if trainer.is_global_zero:
         run.path("metrics.json").unlink(missing_ok=True)  # of an earlier end: it says that the run is finished
@@ -81,18 +81,21 @@ def fit(
         "starts": recorder.starts,
         "wall_seconds": round(recorder.wall_seconds, 1),
         **{f"training_{name}": float(f"{value:.4g}") for name, value in speed.items()},
+        **overlap.score(scored, overlap.fit(data.pairs["train"])),
     }
-    warnings = caveats.of_schedule(steps, total_steps, last_rate, peak)
+    # Early stopping did what it is for; and the kept weights are of an earlier step, whose rate was not 0 either way.
+    warnings = [] if early else caveats.of_schedule(steps, total_steps, last_rate, peak)
     title = f"best checkpoint (epoch {about['epoch']})"
-    content = write(trainer, model, data, run, scored, "validation", title, about, warnings, early=stopped and waited)
+    content = write(trainer, model, data, run, scored, "validation", title, about, warnings, early=early)
     log_hyperparameters(trainer, model, config, content)
     show(model, content, title)
+    ended = f", stopped early at optimizer step {steps:,} of {total_steps:,}" * stopped
     has_curves = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
     curves = f"tensorboard --logdir {folder}\n       " * has_curves
     say(
         trainer,
         f"curves: {content['diagnosis']}\n{duration(recorder.wall_seconds)} for {count(epochs, 'epoch')}"
-        f"{', stopped early' * stopped}; while training {describe_speed(speed)}\n\n"
+        f"{ended}; while training {describe_speed(speed)}\n\n"
         f"run    {folder}\nreport {run.folder / 'report.html'}\n"
         f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
     )
@@ -138,7 +141,8 @@ def evaluate(
     if not trainer.is_global_zero:
         return {}
     title, prefix = "this checkpoint", f"{name}_"
-    content = write(trainer, model, data, run, scored, split, title, {"checkpoint": weights}, warnings, prefix)
+    about = {"checkpoint": weights, **overlap.score(scored, run.metrics.get("overlap_threshold"))}
+    content = write(trainer, model, data, run, scored, split, title, about, warnings, prefix)
     say(trainer, printable(f"{split} split of {content['source']}, {len(data.pairs[split]):,} pairs"))
     show(model, content, title)
     report = f"\nreport  {run.folder / 'test_report.html'}" if name == "test" else ""

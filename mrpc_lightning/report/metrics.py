@@ -1,4 +1,4 @@
-"""The final metrics of scored pairs, their intervals and baselines: the one place where they are computed."""
+"""The final metrics of scored pairs, their intervals and trivial baselines: the one place where they are computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -204,10 +204,10 @@ def collect(scored: Scored, label_names: Sequence[str]) -> dict[str, Any]:
 
 
 def table(metrics: Mapping[str, Any], title: str, positive: str) -> str:
-    """Return what `collect` returned beside the baselines, as lines for the terminal.
+    """Return metrics beside the baselines, as lines for the terminal.
 
     Args:
-        metrics: The metrics.
+        metrics: What `collect` and `overlap.score` returned.
         title: What was scored.
         positive: Name of the positive class.
     """
@@ -219,12 +219,16 @@ def table(metrics: Mapping[str, Any], title: str, positive: str) -> str:
     baselines = {f'always "{name}"': ["", "", ""] for name in dict.fromkeys((larger, positive))}
     baselines[f'always "{larger}"'][0] = number(metrics["baseline_accuracy"])
     baselines[f'always "{positive}"'][1] = number(metrics["baseline_f1"])
+    notes = ["in brackets: 95 % intervals, over resampled pairs; always ...: the score of that answer to every pair"]
+    if "overlap_threshold" in metrics:
+        baselines["word overlap"] = [number(metrics["overlap_accuracy"]), number(metrics["overlap_f1"]), ""]
+        rule = f'"{positive}" from {metrics["overlap_threshold"]:.1%} of common words on'
+        notes.append(f"word overlap: {rule}, the threshold with the best F1 on the training pairs")
     rows = [("", "accuracy", "F1", "loss"), (title, *cells), *((name, *row) for name, row in baselines.items())]
     width, column = max(len(row[0]) for row in rows) + 2, max(map(len, cells)) + 2
     lines = [f"{row[0]:{width}}" + "".join(f"{cell:{column}}" for cell in row[1:]) for row in rows]
     counts = ", ".join(f"{metrics[count]:,} {count.replace('_', ' ')}" for count in COUNTS)
-    note = "in brackets: 95 % intervals, over resampled pairs; always ...: the score of that answer to every pair"
-    return "\n".join([*(line.rstrip() for line in lines), f"{metrics['pairs']:,} pairs: {counts}", note])
+    return "\n".join([*(line.rstrip() for line in lines), f"{metrics['pairs']:,} pairs: {counts}", *notes])
 
 
 def number(value: float | None, form: str = "{:.4f}") -> str:

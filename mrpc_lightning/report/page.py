@@ -10,7 +10,7 @@ from datasets import Dataset
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from mrpc_lightning.report import plots, subsets
+from mrpc_lightning.report import overlap, plots, subsets
 from mrpc_lightning.report.curves import Diagnosis
 from mrpc_lightning.report.metrics import COUNTS, TITLES, Array, Scored, number
 
@@ -40,7 +40,8 @@ def render(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = number
-    hidden = {*TITLES, *COUNTS, "diagnosis", "baseline_accuracy", "baseline_accuracy_class", "baseline_f1"}
+    in_table = ("baseline_", "overlap_")
+    hidden = {*TITLES, *COUNTS, "diagnosis", *(name for name in content if name.startswith(in_table))}
     plain = {name: value for name, value in content.items() if not isinstance(value, dict | list)}
     return environment.get_template("page.html.jinja").render(
         scored=scored,
@@ -53,7 +54,7 @@ def render(
         rows=_rows(content, label_names[1]),
         parts={
             "words in the pair": _parts(scored, subsets.length, "{:.0f}"),
-            "word overlap": _parts(scored, subsets.overlap, "{:.0%}"),
+            "word overlap": _parts(scored, overlap.share, "{:.0%}"),
         },
         mistakes=_mistakes(scored, label_names),
         facts={name: value for name, value in plain.items() if name not in hidden},
@@ -61,7 +62,7 @@ def render(
 
 
 def _rows(content: Mapping[str, Any], positive: str) -> list[dict[str, Any]]:
-    """Return each metric with its interval and its baseline: for accuracy the larger class, else the positive one."""
+    """Return each metric with its interval and baselines: for accuracy the larger class, else the positive one."""
     share = (content["true_positives"] + content["false_negatives"]) / content["pairs"]
     baselines = {
         "accuracy": (content["baseline_accuracy"], content["baseline_accuracy_class"]),
@@ -71,7 +72,13 @@ def _rows(content: Mapping[str, Any], positive: str) -> list[dict[str, Any]]:
         "average_precision": (share or None, positive),
     }
     return [
-        {"title": title, "value": content[name], "bounds": content["intervals"][name], "baseline": baselines.get(name)}
+        {
+            "title": title,
+            "value": content[name],
+            "bounds": content["intervals"][name],
+            "baseline": baselines.get(name),
+            "overlap": content.get(f"overlap_{name}"),
+        }
         for name, title in TITLES.items()
     ]
 

@@ -8,21 +8,15 @@ from typing import Any
 import numpy
 
 from mrpc_lightning.report.metrics import Array, Scored, intervals, measure, plain
+from mrpc_lightning.report.overlap import WORD
 
 PARTS = 4  # of the pairs, by length or by overlap
 MISTAKES = 20
-WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
 
 
 def length(first: str, second: str) -> int:
     """Return the number of words of a pair, punctuation left out."""
     return sum(word[0].isalnum() for word in WORD.findall(f"{first} {second}"))
-
-
-def overlap(first: str, second: str) -> float:
-    """Return the share of a pair's different words that both sentences have (Jaccard), in lower case."""
-    one, two = ({word.lower() for word in WORD.findall(side) if word[0].isalnum()} for side in (first, second))
-    return len(one & two) / max(len(one | two), 1)
 
 
 def parts(scored: Scored, values: Array) -> list[dict[str, Any]]:

@@ -3,12 +3,13 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 from helpers import RUN, fails, make_rows, write_csv
 
-from mrpc_lightning import main
+from mrpc_lightning import ParaphraseClassifier, main
 from mrpc_lightning.report import caveats
 from mrpc_lightning.report.metrics import Scored, collect
 
@@ -81,6 +82,16 @@ def test_single_class_predictions_and_metrics_below_the_baseline(
     assert not re.search(ADVICE, " ".join(found))
 
 
+@pytest.mark.parametrize("pairs", [3, 29, 30])
+def test_intervals_of_few_pairs_that_look_certain_are_warned_of(pairs: int) -> None:
+    labels = numpy.arange(pairs) % 2
+    probabilities = numpy.stack((1 - labels, labels), axis=1).astype(numpy.float64)
+    metrics = collect(Scored(labels, probabilities, None, [], [], []), ["different", "same"])
+    assert metrics["intervals"]["accuracy"] == (1, 1)
+    line = f"the intervals are of {pairs} pairs: below 30 they are too narrow, of no width where all is right"
+    assert caveats.of_metrics(metrics, ["different", "same"], pairs) == [line] * (pairs < 30)
+
+
 def test_control_characters_of_sentences_and_label_names_do_not_reach_the_terminal(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,16 +136,27 @@ def test_pairs_that_were_cut_are_counted(project: Path, arguments: list[str]) ->
     assert line in warnings()
 
 
-def test_a_schedule_that_does_not_reach_its_end_is_named(project: Path, arguments: list[str]) -> None:
-    main(["fit", *arguments, "--trainer.max_epochs=9", "--model.warmup=0", "--model.learning_rate=1e-9"])
-    line = next(line for line in warnings() if line.startswith("training ended"))
-    # Early stopping after three of nine epochs: 24 of 72 steps, and two thirds of the learning rate are left.
-    assert "at optimizer step 24 of the 72 that the schedule is sized for" in line
-    assert line.endswith("the learning rate did not come down to 0, it was still 6.7e-10 of 1e-09")
+def test_a_schedule_that_does_not_reach_its_end_is_warned_of_unless_early_stopping_ended_it(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", *arguments, "--trainer.max_epochs=9", "--model.warmup=0", "--model.learning_rate=1e-9"]
+    main(words)
+    # Early stopping after three of nine epochs: 24 of 72 steps.
+    assert "for 3 epochs, stopped early at optimizer step 24 of 72; while" in capsys.readouterr().out
+    assert not [line for line in warnings() if line.startswith("training ended")]
     found = json.loads((RUN / "metrics.json").read_text())
     # Early stopping ended it: to wait longer is what gives it more epochs, and nothing else says fewer.
     assert "a larger early_stopping.patience" in found["diagnosis"]
     assert not re.search("fewer|max_epochs", " ".join([*found["warnings"], found["diagnosis"]]))
+
+    def on_train_batch_end(self: ParaphraseClassifier, *_: Any) -> None:  # as trainer.max_time does, on a clock
+        self.trainer.should_stop |= self.trainer.global_step == 24
+
+    monkeypatch.setattr(ParaphraseClassifier, "on_train_batch_end", on_train_batch_end)
+    main([*words, "--early_stopping.patience=9"])
+    line = next(line for line in warnings(RUN.with_name("version_1")) if line.startswith("training ended"))
+    assert "at optimizer step 24 of the 72 that the schedule is sized for" in line
+    assert line.endswith("the learning rate did not come down to 0, it was still 6.7e-10 of 1e-09")
 
 
 def test_a_sound_run_is_warned_of_nothing() -> None:
