@@ -113,18 +113,15 @@ def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tupl
 
 
 def best_threshold(labels: Labels, positive: Array) -> float:
-    """Return the threshold of the best F1: halfway between two probabilities, or the smallest one.
-
-    A pair is positive where its probability is at least the threshold.
+    """Return the threshold of the best F1, one of the values: a pair is positive where its value is at least as high.
 
     Args:
-        labels: 0 or 1, of shape (pairs,).
-        positive: Probability of the positive class, of shape (pairs,).
+        labels: 0 or 1, of shape (pairs,); both occur.
+        positive: Probability of the positive class, or any other value that is higher for it, of shape (pairs,).
     """
-    (recalls,), (precisions,) = curve(labels, positive)
-    values = numpy.unique(positive)[::-1]
-    best = int((2 * precisions * recalls / numpy.maximum(precisions + recalls, TINIEST)).argmax())
-    return float(values[best : best + 2].mean())
+    recalls, precisions = curve(labels, positive)
+    f1 = 2 * precisions * recalls / numpy.maximum(precisions + recalls, TINIEST)
+    return float(numpy.unique(positive)[::-1][f1.argmax()])
 
 
 def bin_of(positive: Array) -> Labels:
