@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from mrpc_lightning import demo
+from mrpc_lightning import demo, origin
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs import sources, splits
+from mrpc_lightning.pairs import overlap, sources, splits
 from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader
 from mrpc_lightning.pairs.files import Table, read_file
 from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
@@ -112,7 +112,8 @@ class MRPCDataModule(LightningDataModule):
         self.cut: dict[str, int] = {}  # pairs longer than max_length, by split
         self._swapped: dict[str, Dataset] = {}  # word pieces of pairs whose sentences are swapped
         self._tables: dict[str, Table] = {}
-        self._digests: dict[str, str] = {}
+        self.ancestors: list[origin.Ancestor] = []  # runs that trained the encoder before, the last one first
+        self._kept: dict[str, Any] = {}  # what a checkpoint keeps of the pairs
         self._position: dict[str, int] = {}  # where training is resumed, after a checkpoint was loaded
         self._order_seed = 0
 
@@ -140,6 +141,7 @@ class MRPCDataModule(LightningDataModule):
             self.tokenizer = unpack(self.tokenizer_files)
         if self.tokenizer is None:
             self.tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"model.model_name {name}")
+            self.ancestors = origin.ancestors_of(name)
         if length > (most := self.tokenizer.model_max_length):
             given = f"data.max_length {length}{', the default' * (length == 128)}"
             raise InputError(f"{given}: {name} takes {most} tokens at most; set data.max_length {most}")
@@ -253,10 +255,8 @@ class MRPCDataModule(LightningDataModule):
         mid_epoch = batches.processed < self.trainer.num_training_batches
         position = {"epoch": epochs.started - mid_epoch, "batches_done": batches.processed * mid_epoch}
         position["order_seed"] = self._order_seed
-        self._digests = self._digests or {
-            split: sources.digest(self.pairs[split]) for split in NEEDED["fit"] if split in self.pairs
-        }
-        return {"tokenizer": self.tokenizer_files, "position": position, "digests": self._digests}
+        self._kept = self._kept or overlap.keep(self.pairs, self.source("train"))
+        return {"tokenizer": self.tokenizer_files, "position": position, "ancestors": self.ancestors, **self._kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume training with the batch after the last one.
