@@ -32,7 +32,7 @@ class MRPCDataModule(LightningDataModule):
     the other two. Batches are as `ParaphraseClassifier` has them.
 
     Args:
-        model_name: The encoder whose tokenizer is used. On the command line it comes from `model.model_name`.
+        model_name: The encoder, or run, whose tokenizer is used. On the command line, from `model.model_name`.
         revision: Branch, tag or commit of the encoder on the Hub. On the command line, from `model.revision`.
         label_names: Names of the negative and of the positive class. On the command line, from `model.label_names`.
         symmetric: Score each pair in both orders of its sentences. On the command line, from `model.symmetric`.

@@ -71,7 +71,8 @@ def test_a_head_is_kept_whatever_its_classes_are_called_and_turned_if_they_come_
         for names in ((NAMES[0], NAMES[1]), ("different", "same"), (NAMES[1], NAMES[0]))
     }
     kept, renamed, turned = logits.values()
-    assert torch.equal(kept, renamed) and torch.equal(kept, turned.flip(1)) and not torch.equal(kept, turned)
+    assert torch.equal(kept, renamed) and kept.diff().abs() > 0.01
+    torch.testing.assert_close(kept, turned.flip(1))
 
 
 def test_the_second_run_knows_the_first_and_needs_it_no_more(

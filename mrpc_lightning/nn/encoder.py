@@ -68,10 +68,9 @@ def load_encoder(
             raise InputError(f"{key}: has no pretrained weights: give model.pretrained false")
         if pretrained:
             weights = {name.removeprefix("model."): value.clone() for name, value in run.get("state_dict", {}).items()}
-            # The Auto class takes no weights.
-            kind: Any = (
-                MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)] if run else AutoModelForSequenceClassification
-            )
+            kind: Any = AutoModelForSequenceClassification
+            if run:
+                kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # the Auto class takes no weights
             model, found = kind.from_pretrained(
                 None if run else source,
                 config=config,
