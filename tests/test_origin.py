@@ -143,10 +143,8 @@ def test_pairs_and_sentences_that_an_ancestor_was_trained_on_are_warned_of_down_
     write_csv(project / "train.csv", new)
     write_csv(project / "validation.csv", [*seen, *half, *distinct(300, 14)])
     lines = [
-        "3 of 20 validation pairs are training pairs of an ancestor, from which this model was trained on: the metrics "
-        "flatter",
-        "3 of 20 validation pairs share a sentence with other training pairs of an ancestor, from which this model was "
-        "trained on",
+        "3 of 20 validation pairs are training pairs of an ancestor of this model: the metrics flatter",
+        "3 of 20 validation pairs share a sentence with other training pairs of an ancestor of this model",
     ]
     for name, model_name in (("second", RUN), ("third", SECOND / "checkpoints/best.ckpt")):
         capsys.readouterr()

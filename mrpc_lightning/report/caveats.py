@@ -101,7 +101,7 @@ def of_ancestors(data: MRPCDataModule, split: str) -> tuple[list[str], dict[str,
     if ancestors:
         same, sharing = overlap.count(pairs, ancestors)
         details |= {"pairs_in_ancestors": same, "pairs_sharing_a_sentence_with_ancestors": sharing}
-        of, theirs = f"of {len(pairs):,} {split} pairs", "of an ancestor, from which this model was trained on"
+        of, theirs = f"of {len(pairs):,} {split} pairs", "of an ancestor of this model"
         if same:
             warnings.append(f"{same:,} {of} are training pairs {theirs}: the metrics flatter")
         if sharing:
