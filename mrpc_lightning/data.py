@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from mrpc_lightning import demo
+from mrpc_lightning import demo, origin
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs import sources, splits
+from mrpc_lightning.pairs import hashes, sources, splits
 from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader
 from mrpc_lightning.pairs.files import Table, read_file
 from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
@@ -32,7 +32,7 @@ class MRPCDataModule(LightningDataModule):
     the other two. Batches are as `ParaphraseClassifier` has them.
 
     Args:
-        model_name: The encoder whose tokenizer is used. On the command line it comes from `model.model_name`.
+        model_name: The encoder, or run, whose tokenizer is used. On the command line, from `model.model_name`.
         revision: Branch, tag or commit of the encoder on the Hub. On the command line, from `model.revision`.
         label_names: Names of the negative and of the positive class. On the command line, from `model.label_names`.
         symmetric: Score each pair in both orders of its sentences. On the command line, from `model.symmetric`.
@@ -112,7 +112,8 @@ class MRPCDataModule(LightningDataModule):
         self.cut: dict[str, int] = {}  # pairs longer than max_length, by split
         self._swapped: dict[str, Dataset] = {}  # word pieces of pairs whose sentences are swapped
         self._tables: dict[str, Table] = {}
-        self._digests: dict[str, str] = {}
+        self.ancestors: list[origin.Ancestor] = []  # runs that trained the encoder before, the last one first
+        self._kept: dict[str, Any] = {}  # what a checkpoint keeps of the pairs
         self._position: dict[str, int] = {}  # where training is resumed, after a checkpoint was loaded
         self._order_seed = 0
 
@@ -140,6 +141,7 @@ class MRPCDataModule(LightningDataModule):
             self.tokenizer = unpack(self.tokenizer_files)
         if self.tokenizer is None:
             self.tokenizer = load_tokenizer(demo.resolve(name), self.hparams["revision"], f"model.model_name {name}")
+            self.ancestors = origin.ancestors_of(name)
         if length > (most := self.tokenizer.model_max_length):
             what = f"data.max_length {length}{', the default' * (length == 128)}: {name} takes {most} tokens at most"
             raise InputError(f"{what}; set data.max_length {most}{' and model.pretrained false' * (name == demo.NAME)}")
@@ -193,11 +195,11 @@ class MRPCDataModule(LightningDataModule):
         """
         fold, seed = self.hparams["fold"], self.hparams["split_seed"]
         if fold and split in NEEDED["fit"]:
-            return splits.leave_out(self._read("train", True), fold, seed)[split]
-        return self._read(self._name(split), split != "predict")
+            return splits.leave_out(self._read("train", "train"), fold, seed)[split]
+        return self._read(split, self._name(split))
 
-    def _read(self, name: str, labelled: bool) -> Dataset:
-        values = self.hparams
+    def _read(self, split: str, name: str) -> Dataset:
+        values, labelled = self.hparams, split != "predict"
         if name != "train" and (path := values[f"{name}_file"]):
             return self.check(read_file(Path(path), f"{name}_file"), labelled)
         tables = self._tables = self._tables or self._read_all()
@@ -209,7 +211,7 @@ class MRPCDataModule(LightningDataModule):
             return splits.hold_out(self.check(tables["train"]), share, seed, self.source(name))[name]
         if name not in tables:
             found = f"no {name} split, only {', '.join(tables)}"
-            raise InputError(f"{self.source(name)} has {found}: name a file of pairs with data.{name}_file")
+            raise InputError(f"{self.source(name)} has {found}: name a file of pairs with data.{split}_file")
         return self.check(tables[name], labelled)
 
     def check(self, table: Table, labelled: bool = True) -> Dataset:
@@ -253,10 +255,8 @@ class MRPCDataModule(LightningDataModule):
         mid_epoch = batches.processed < self.trainer.num_training_batches
         position = {"epoch": epochs.started - mid_epoch, "batches_done": batches.processed * mid_epoch}
         position["order_seed"] = self._order_seed
-        self._digests = self._digests or {
-            split: sources.digest(self.pairs[split]) for split in NEEDED["fit"] if split in self.pairs
-        }
-        return {"tokenizer": self.tokenizer_files, "position": position, "digests": self._digests}
+        self._kept = self._kept or hashes.keep(self.pairs, self.source("train"))
+        return {"tokenizer": self.tokenizer_files, "position": position, "ancestors": self.ancestors, **self._kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume training with the batch after the last one.

@@ -45,7 +45,7 @@ def prepare(source: str, key: str) -> None:
     folder = Path(source)
     if folder.is_dir():
         if not (folder / "config.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-            raise InputError(f"{key}: the folder holds no model (no config.json)")
+            raise InputError(f"{key}: the folder holds no model (no config.json) and no run (no checkpoints)")
     elif folder.is_absolute() or source.startswith((".", "~")):
         raise InputError(f"{key}: no such folder")
     else:

@@ -40,7 +40,8 @@ class ParaphraseClassifier(LightningModule):
 
     Args:
         model_name: An encoder on the Hugging Face Hub, a local folder, or "demo" for the embedded one. Any that
-            `AutoModelForSequenceClassification` loads.
+            `AutoModelForSequenceClassification` loads. Of a run's folder its best checkpoint, or a checkpoint file. A
+            trained head for two classes is kept, whatever they were called.
         revision: Branch, tag or commit of the encoder on the Hub.
         pretrained: Start from pretrained weights; false starts from random ones, of the same shape.
         label_names: Names of the negative and of the positive class, in this order. F1 is the positive class's.

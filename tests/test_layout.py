@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mrpc_lightning"
 # Each floor may import those before it. Floors of one line do not import each other.
 FLOORS = (
     ("errors", "text", "demo"),
-    ("hub",),
+    ("hub", "origin"),
     ("nn", "pairs"),
     ("model", "data"),
     ("run",),

@@ -17,8 +17,9 @@ from mrpc_lightning.cli.parser import Parser, keys_of_files, split_config_files
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.origin import lineage, read_checkpoint
 from mrpc_lightning.run import resume
-from mrpc_lightning.run.checkpoint import read_checkpoint, record_facts, without_weights
+from mrpc_lightning.run.checkpoint import record_facts, without_weights
 from mrpc_lightning.run.finite import FiniteLoss
 from mrpc_lightning.run.last_checkpoint import LastCheckpoint
 from mrpc_lightning.run.processes import from_first_process
@@ -214,3 +215,4 @@ class CLI(LightningCLI):
             raise InputError(f"ckpt_path {self.checkpoint}: {error}") from error
         self.content = without_weights(self.content)
         self.datamodule.tokenizer_files = self.content["MRPCDataModule"]["tokenizer"]
+        self.datamodule.ancestors = lineage(self.content, Run.of(self.checkpoint).folder)[1:]

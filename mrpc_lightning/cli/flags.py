@@ -69,7 +69,7 @@ HELP: dict[str, tuple[str, dict[str, str]]] = {
         "fit --config configs/mrpc.yaml --model.model_name FacebookAI/roberta-base",
         {
             "config": "A YAML file of flags. configs/mrpc.yaml has all that matter, with their meaning and default.",
-            "model.model_name": 'The encoder: a name on the Hugging Face Hub, a local folder, or "demo".',
+            "model.model_name": 'The encoder: a name on the Hugging Face Hub, a local folder, a run, or "demo".',
             "model.learning_rate": "Peak learning rate of AdamW.",
             "data.batch_size": "Training pairs a process and step.",
             "data.train_file": "Your training pairs: CSV, TSV, JSON lines or Parquet. Unset: MRPC, from the Hub.",

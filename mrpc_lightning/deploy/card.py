@@ -27,6 +27,7 @@ def write(
     label_names: Sequence[str],
     name: str,
     onnx: Mapping[str, Any],
+    ancestors: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return a card of what a run left; what the run does not know has no section.
 
@@ -37,6 +38,7 @@ def write(
         label_names: Names of the negative and of the positive class.
         name: How the model is called in the snippet: a folder, or "owner/name".
         onnx: What `export.to_onnx` returned; empty if there is no ONNX file.
+        ancestors: What is known of the runs that the run started from, as `origin.lineage` has them.
     """
     metrics = metrics_of(run, checkpoint, content)
     about = {**content.get("made_with", {}), **metrics}
@@ -45,7 +47,7 @@ def write(
         recipe = flatten(run.config) if run else {}
     if "trainer_precision" in about:  # the recipe may leave it to the machine
         recipe["trainer.precision"] = about["trainer_precision"]
-    encoder = str(recipe.get("model.model_name") or "")
+    encoder = str(ancestors[-1]["encoder"] if ancestors else recipe.get("model.model_name") or "")
     if not HUB_NAME.fullmatch(encoder) or encoder.startswith(".") or Path(encoder).exists():
         encoder = ""  # somebody's own folder
     dataset, corpus = str(recipe.get("data.dataset_name") or ""), recipe.get("data.dataset_config")
@@ -102,6 +104,7 @@ def write(
         label_names=label_names,
         name=name,
         encoder=encoder,
+        ancestors=ancestors,
         is_mrpc=is_mrpc,
         is_demo=is_demo,
         exported=exported,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from mrpc_lightning import origin
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.deploy import card
 from mrpc_lightning.deploy.card import HUB_NAME
@@ -90,9 +91,12 @@ def run(
         unfinished = Path(made) / "model"
         encoder.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
+        known = origin.lineage(content, run.folder) if run and content else data.ancestors
+        if known:
+            origin.save(known, unfinished)
         onnx = to_onnx(encoder, data, unfinished, config.int8) if config.onnx or config.int8 else {}
         name = config.push_to_hub or str(folder)
-        text = card.write(run, checkpoint, content, model.hparams["label_names"], name, onnx)
+        text = card.write(run, checkpoint, content, model.hparams["label_names"], name, onnx, data.ancestors)
         (unfinished / "README.md").write_text(text, encoding="utf-8")
         for path in unfinished.iterdir():  # safetensors gives its file to the owner alone
             path.chmod((unfinished / "README.md").stat().st_mode)
@@ -192,6 +196,8 @@ def f1(labels: NDArray[Any], logits: NDArray[Any]) -> float:
 def push(folder: Path, name: str, public: bool) -> str:
     """Upload a model folder to "owner/name" on the Hub, private unless it is to be public, and return its address.
 
+    Hashes of training pairs stay here: who guesses a sentence could tell from them whether it was among these.
+
     Raises:
         InputError: If it cannot be uploaded.
     """
@@ -200,13 +206,18 @@ def push(folder: Path, name: str, public: bool) -> str:
         api.create_repo(name, private=not public, exist_ok=True)
         if not public and not api.repo_info(name).private:
             raise InputError(f"--push_to_hub {name}: is there and public; add --public, or give another name")
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload of mrpc_lightning")
+        api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            commit_message="Upload of mrpc_lightning",
+            ignore_patterns=[origin.FILE],
+        )
     except InputError:
         raise
     except (HfHubHTTPError, HFValidationError, OSError, ValueError, transport_error()) as error:
         raise InputError(
             f"--push_to_hub {name}: {explain(error)}. The model lies in {folder}; try again with: "
-            f"hf upload {'' if public else '--private '}{name} {shlex.quote(str(folder))}"
+            f"hf upload {'' if public else '--private '}{name} {shlex.quote(str(folder))} --exclude {origin.FILE}"
         ) from error
     return f"{api.endpoint}/{name}"
 

@@ -13,8 +13,8 @@ from mrpc_lightning import hub
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier, Prediction
 from mrpc_lightning.nn.encoder import check_weights, without_code
+from mrpc_lightning.origin import read_checkpoint
 from mrpc_lightning.pairs.tokens import load_tokenizer
-from mrpc_lightning.run.checkpoint import read_checkpoint
 from mrpc_lightning.run.run import LOGS, find_checkpoint
 from mrpc_lightning.text import CONTROLS, printable
 

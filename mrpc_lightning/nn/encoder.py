@@ -6,10 +6,16 @@ from typing import Any
 import torch
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
-from mrpc_lightning import demo, hub
+from mrpc_lightning import demo, hub, origin
 from mrpc_lightning.errors import InputError
 
 # What can make transformers fetch code or compute otherwise than in float32: nothing that a checkpoint may decide.
@@ -31,14 +37,19 @@ def load_encoder(
 ) -> PreTrainedModel:
     """Load an encoder with a head for two classes, in float32 and in training mode; see `ParaphraseClassifier`.
 
-    With `head` it must bring a trained head for these classes; else it gets a fresh one.
+    With `head` it must bring a trained head for these classes. Else a head for two classes is kept, whatever their
+    names; if they are these names in the other order, so are its outputs. Without one it gets a fresh one.
 
     Raises:
         InputError: If there is no such encoder, the Hub cannot be reached, the weights do not fit the encoder, a
-            trained head is missing, or the encoder has no such dropout.
+            trained head is missing, or the encoder has no such dropout; if a run's weights are not wanted.
     """
     source, key = demo.resolve(model_name), f"model.model_name {model_name}"
-    hub.prepare(source, key)
+    run = origin.read_run(source)
+    if run and not pretrained:
+        raise InputError(f"model.pretrained false: {model_name} is a run, whose weights are trained; leave one out")
+    if not run:
+        hub.prepare(source, key)
     trusted: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     verbosity = transformers_logging.get_verbosity()
     # The report of missing head weights is right, expected, and alarming.
@@ -46,29 +57,37 @@ def load_encoder(
     transformers_logging.disable_progress_bar()
     enable_progress_bars()  # the download's: it can be 440 MB
     try:
-        config = AutoConfig.from_pretrained(source, **trusted)
+        config = restore_config(run["encoder_config"]) if run else AutoConfig.from_pretrained(source, **trusted)
         if head:
             _check_labels(config, label_names)
+        is_swapped = _labels(config) == label_names[::-1]
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: label for label, name in enumerate(label_names)}
         _set_dropout(config, key, dropout)
         if pretrained and model_name == demo.NAME:
             raise InputError(f"{key}: has no pretrained weights: give model.pretrained false")
         if pretrained:
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                source,
+            weights = {name.removeprefix("model."): value.clone() for name, value in run.get("state_dict", {}).items()}
+            kind: Any = AutoModelForSequenceClassification
+            if run:
+                kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # the Auto class takes no weights
+            model, found = kind.from_pretrained(
+                None if run else source,
                 config=config,
+                state_dict=weights or None,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **trusted,
             )
-            check_weights(model, found, key, head)
+            check_weights(model, found, key, head or bool(run))
+            if is_swapped:
+                _swap_classes(model)
         else:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{key}: {hub.explain(error, source)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -79,12 +98,17 @@ def load_encoder(
 
 def restore_encoder(encoder_config: dict[str, Any]) -> PreTrainedModel:
     """Make an encoder from the configuration that a checkpoint holds, without a network."""
-    values = without_code(encoder_config)
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
     encoder: PreTrainedModel = AutoModelForSequenceClassification.from_config(
-        config, dtype=torch.float32, trust_remote_code=False
+        restore_config(encoder_config), dtype=torch.float32, trust_remote_code=False
     )
     return encoder
+
+
+def restore_config(encoder_config: dict[str, Any]) -> PreTrainedConfig:
+    """Make the configuration that a checkpoint holds."""
+    values = without_code(encoder_config)
+    config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **values)
+    return config
 
 
 def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None) -> None:
@@ -142,8 +166,18 @@ def _set_dropout(config: PreTrainedConfig, encoder: str, dropout: dict[str, floa
             setattr(config, found[0], value)
 
 
+def _labels(config: PreTrainedConfig) -> list[str]:
+    return [str(name) for _, name in sorted((config.id2label or {}).items())]
+
+
+def _swap_classes(model: PreTrainedModel) -> None:
+    for name, weight in model.named_parameters():
+        if not name.startswith(f"{model.base_model_prefix}.") and len(weight) == 2:  # the classes'
+            weight.data = weight.data.flip(0)
+
+
 def _check_labels(config: PreTrainedConfig, label_names: list[str]) -> None:
-    found = [str(name) for _, name in sorted((config.id2label or {}).items())]
+    found = _labels(config)
     if len(found) != 2 or found not in (label_names, ["LABEL_0", "LABEL_1"]):
         advice = "name them in this order" if len(found) == 2 else "only heads for two classes can be scored"
         raise InputError(f"model.label_names {label_names}: the head's classes are {found}; {advice}")

@@ -16,24 +16,28 @@ from numpy.typing import NDArray
 from pyarrow.lib import ArrowException
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mrpc_lightning import hub
+from mrpc_lightning import hub, origin
 from mrpc_lightning.errors import InputError
 
 Files = Mapping[str, torch.Tensor]
 
 
 def load_tokenizer(source: str, revision: str | None, key: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from the Hub or from a folder.
+    """Load a tokenizer from the Hub, from a folder or from a run.
 
     Raises:
         InputError: If there is none, or it has no padding token.
     """
-    hub.prepare(source, key)
+    run = origin.read_run(source)
+    if not run:
+        hub.prepare(source, key)
     try:
+        if run:
+            return unpack(run["MRPCDataModule"]["tokenizer"])
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{key}: {hub.explain(error, source)}") from error
     if tokenizer.pad_token is None:
         raise InputError(f"{key}: its tokenizer has no padding token; choose an encoder such as BERT or RoBERTa")

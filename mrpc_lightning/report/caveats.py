@@ -1,9 +1,12 @@
 """Results that look like results and are none: what to warn of, in the final table and in metrics.json."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mrpc_lightning import origin
 from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.pairs import hashes
 from mrpc_lightning.pairs.sources import pair_key
 from mrpc_lightning.report.metrics import TITLES, number
 from mrpc_lightning.text import count, printable, shorten
@@ -12,6 +15,10 @@ EXAMPLES = 3
 # Of fewer pairs, a model that errs on one in ten gets all right in one split of 20 (0.9^29 = 0.047): the bootstrap then
 # has nothing wrong to draw, and an interval of width 0, where the rule of three has 10 points (3 / 30).
 FEW = 30
+# Encoders that were tuned on STS-B say so in their names. So many of MRPC's pairs by split, as GLUE has both, are pairs
+# of STS-B's training split too, and of how many: computed on GLUE's files, in letters and digits alone.
+STSB = re.compile(r"(?<![a-z])sts[-_]?b(enchmark)?(?![a-z])", re.IGNORECASE)
+MRPC_IN_STSB = {"validation": (48, 408), "test": (499, 1725)}
 
 
 def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: int) -> list[str]:
@@ -86,6 +93,37 @@ def of_pairs(data: MRPCDataModule) -> tuple[list[str], dict[str, Any]]:
     if cut:
         warnings.append(
             f"{' and '.join(cut)} are longer than data.max_length {data.hparams['max_length']} and were cut"
+        )
+    return warnings, details
+
+
+def of_ancestors(data: MRPCDataModule, split: str) -> tuple[list[str], dict[str, Any]]:
+    """Warn of scored pairs that the model's weights were trained on before the run began.
+
+    Args:
+        data: The data, set up.
+        split: The split that is scored.
+
+    Returns:
+        The warnings, and for programs what they count, with the `ancestors`, the last one first.
+    """
+    pairs, ancestors, warnings = data.pairs[split], data.ancestors, []
+    details: dict[str, Any] = {"ancestors": list(map(origin.facts, ancestors))}
+    if ancestors:
+        same, sharing = hashes.count(pairs, ancestors)
+        details |= {"pairs_in_ancestors": same, "pairs_sharing_a_sentence_with_ancestors": sharing}
+        of, theirs = f"of {len(pairs):,} {split} pairs", "of an ancestor of this model"
+        if same:
+            warnings.append(f"{same:,} {of} are training pairs {theirs}: the metrics flatter")
+        if sharing:
+            warnings.append(f"{sharing:,} {of} share a sentence with other training pairs {theirs}")
+    encoder = ancestors[-1]["encoder"] if ancestors else data.hparams["model_name"]
+    same, of_mrpc = MRPC_IN_STSB.get(split, (0, 0))
+    is_mrpc = data.source(split) in ("nyu-mll/glue mrpc", data.hparams["data_dir"]) and len(pairs) == of_mrpc
+    if is_mrpc and STSB.search(encoder):
+        warnings.append(
+            f"the encoder was tuned on STS-B, by its name, whose training split holds {same} of MRPC's {of_mrpc:,} "
+            f"{split} pairs: the metrics may flatter"
         )
     return warnings, details
 

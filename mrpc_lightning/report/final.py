@@ -169,9 +169,11 @@ def write(
     """
     names = [printable(name) for name in model.hparams["label_names"]]
     found, details = caveats.of_pairs(data)
-    content = {**metrics.collect(scored, names), "split": split, "source": data.source(split), **about, **details}
+    before, known = caveats.of_ancestors(data, split)
+    content = {**metrics.collect(scored, names), "split": split, "source": data.source(split), **about}
+    content |= {**details, **known}
     content |= provenance.describe(trainer)
-    content["warnings"] = [*caveats.of_metrics(content, names, len(data.pairs[split])), *warnings, *found]
+    content["warnings"] = [*caveats.of_metrics(content, names, len(data.pairs[split])), *warnings, *found, *before]
     diagnosis, config = None, ""
     if not prefix:
         diagnosis = diagnose(content["epochs"], content, names, model.hparams["learning_rate"], early)

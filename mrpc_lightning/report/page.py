@@ -10,6 +10,7 @@ from datasets import Dataset
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from mrpc_lightning.origin import describe
 from mrpc_lightning.report import overlap, plots, subsets
 from mrpc_lightning.report.curves import Diagnosis
 from mrpc_lightning.report.metrics import COUNTS, TITLES, Array, Scored, number
@@ -48,6 +49,7 @@ def render(
         content=content,
         label_names=label_names,
         title=title,
+        ancestors=list(map(describe, content.get("ancestors", []))),
         pictures={name: plots.svg(figure) for name, figure in pictures.items()},
         diagnosis=diagnosis,
         config=config,

@@ -1,6 +1,5 @@
-"""A checkpoint's file: written whole or not at all, and read without running code from it."""
+"""A checkpoint's file: written whole or not at all; `origin.read_checkpoint` reads it."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,26 +65,6 @@ def record_facts(trainer: Trainer, recipe: str, job: str | None) -> str:
         facts = {"made_with": about, "world_size": trainer.world_size, "slurm_job": job}
         trainer.strategy.checkpoint_io = AtomicCheckpointIO(facts)
     return "".join(f"# {name}: {value}\n" for name, value in about.items()) + recipe
-
-
-def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint without running code from it; tensors stay on disk until they are used.
-
-    Raises:
-        InputError: If the file is no checkpoint of this project.
-    """
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"ckpt_path {checkpoint}: holds something other than weights and plain values; nothing of it was run"
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise InputError(f"ckpt_path {checkpoint}: not a readable checkpoint; it is damaged or cut short") from error
-    needed = ("encoder_config", "hyper_parameters", "datamodule_hyper_parameters", "MRPCDataModule", "loops")
-    if not isinstance(content, dict) or not all(name in content for name in needed):
-        raise InputError(f"ckpt_path {checkpoint}: not a checkpoint of mrpc_lightning")
-    return content
 
 
 def copied(content: Any) -> Any:

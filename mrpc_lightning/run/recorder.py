@@ -13,8 +13,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.model import METRICS, ParaphraseClassifier
 from mrpc_lightning.nn.optim import warmup_steps
+from mrpc_lightning.origin import describe
 from mrpc_lightning.run.run import Run
-from mrpc_lightning.text import count
+from mrpc_lightning.text import count, printable
 
 # TensorBoard's "custom scalars" page: training and validation in one chart.
 CHARTS = {
@@ -106,6 +107,8 @@ class RunRecorder(Callback):
         epochs = f"{count(max_epochs, 'epoch')}, " if max_epochs > 0 else ""
         print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {' and '.join(sources)}")
         print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters")
+        for ancestor in data.ancestors:
+            print(printable(f"ancestor  {describe(ancestor)}"))
         print(f"precision {trainer.precision}, {self.reason}")
         if trainer.world_size > 1:
             print(f"devices   {trainer.world_size} processes, each with its part of every batch")

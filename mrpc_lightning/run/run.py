@@ -12,6 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.origin import best_checkpoint, folder_of
 
 LOGS = Path("tb_logs")  # where runs are searched and made, unless a logger says otherwise
 TRAIN_HINT = "python -m mrpc_lightning fit --config configs/mrpc.yaml trains one"
@@ -64,7 +65,7 @@ class Run:
     @classmethod
     def of(cls, checkpoint: Path) -> "Run":
         """Return the run that a checkpoint belongs to; of a file that was moved elsewhere, the folder it lies in."""
-        return cls(checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent)
+        return cls(folder_of(checkpoint))
 
     @classmethod
     def find(cls, ckpt_path: str | Path = "best", logs: Path = LOGS) -> "Run":
@@ -84,11 +85,7 @@ class Run:
     @property
     def best(self) -> Path:
         """The checkpoint of the best epoch, whatever it is called."""
-        names = [str(self.metrics.get("checkpoint") or "best.ckpt")]
-        with contextlib.suppress(InputError, OSError, AttributeError):
-            names.append(f"{(self.config.get('model_checkpoint') or {}).get('filename') or 'best'}.ckpt")
-        paths = [self.checkpoints / Path(name).name for name in names]
-        return next((path for path in paths if path.is_file()), paths[0])
+        return best_checkpoint(self.folder)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:

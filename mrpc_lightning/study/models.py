@@ -18,8 +18,8 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.deploy.predictor import Predictor
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED, ParaphraseClassifier
+from mrpc_lightning.origin import read_checkpoint
 from mrpc_lightning.report.metrics import Array, intervals, measure, plain
-from mrpc_lightning.run.checkpoint import read_checkpoint
 from mrpc_lightning.run.run import Run, replacing
 from mrpc_lightning.study import statistics
 from mrpc_lightning.study.plan import Unit

@@ -203,6 +203,7 @@ def test_a_push_uploads_everything_privately_and_a_refusal_is_one_line(
     commit = next(body for path, body in handler.requests if "/commit/" in path).decode()
     sent = {json.loads(line)["value"]["path"] for line in commit.splitlines() if '"file"' in line}
     assert {"model.safetensors", "config.json", "README.md", "tokenizer.json"} <= sent
+    assert Path("my-model/ancestors.safetensors").is_file() and "ancestors.safetensors" not in sent
     assert "secret" not in printed.out + printed.err
 
     for status, reason in ((401, "log in"), (403, "may not write"), (500, "")):

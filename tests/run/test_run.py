@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.origin import read_checkpoint
 from mrpc_lightning.report.metrics import baseline
-from mrpc_lightning.run.checkpoint import read_checkpoint
 from mrpc_lightning.run.run import Run, find_checkpoint
 from mrpc_lightning.text import duration
 

@@ -32,6 +32,10 @@ def test_a_grid_is_every_combination_with_the_first_values_first() -> None:
     assert found[3].flags == ["--model.learning_rate=5e-5", "--data.batch_size=32"]
     assert [setting.name for setting in settings([])] == ["as configured"]
     assert settings(["model.label_names=[a,b],[c,d]"])[1].flags == ["--model.label_names=[c,d]"]
+    encoders = settings(["model.model_name=google-bert/bert-base-uncased,tb_logs/stsb/version_0"])
+    folders = [setting.folder for setting in encoders]
+    assert folders == ["model_name=google-bert-bert-base-uncased", "model_name=tb_logs-stsb-version_0"]
+    assert encoders[1].flags == ["--model.model_name=tb_logs/stsb/version_0"]
     planned = units(Path("s"), found, 2)
     assert [unit.seed for unit in planned] == [1] * 4 + [2] * 4, "every setting sees the same seeds"
     assert len({unit.run.folder for unit in planned}) == 8

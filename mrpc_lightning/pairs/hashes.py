@@ -1,0 +1,61 @@
+"""What a run keeps of its pairs, so that other pairs can be told from them later: hashes, never sentences."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from mrpc_lightning.pairs.sources import digest, pair_key
+
+
+def keep(pairs: Mapping[str, Dataset], training_source: str) -> dict[str, Any]:
+    """Return what a checkpoint keeps of the pairs of a run.
+
+    Args:
+        pairs: The pairs by split.
+        training_source: Where those of training come from.
+
+    Returns:
+        `digests`, by split; and of the training pairs `trained_on`: their source, digest and number, and 64-bit hashes
+        of all different pairs and sentences, in ascending order. Order of sentences, case and spaces do not matter.
+    """
+    digests = {split: digest(pairs[split]) for split in ("train", "validation") if split in pairs}
+    if "train" not in pairs:
+        return {"digests": digests}
+    keys = set(_keys(pairs["train"]))
+    trained_on = {
+        "training_source": training_source,
+        "training_digest": digests["train"],
+        "training_pairs": len(pairs["train"]),
+        "pair_hashes": torch.tensor(sorted({_hash(*key) for key in keys})),
+        "sentence_hashes": torch.tensor(sorted({_hash(sentence) for key in keys for sentence in key})),
+    }
+    return {"digests": digests, "trained_on": trained_on}
+
+
+def count(pairs: Dataset, kept: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Count the pairs that are among those of other runs, and the others that share a sentence with one of them.
+
+    Args:
+        pairs: The pairs.
+        kept: What each of the runs has kept: `pair_hashes` and `sentence_hashes`.
+    """
+    known, sentences = ({*torch.cat([one[f"{name}_hashes"] for one in kept]).tolist()} for name in ("pair", "sentence"))
+    same = sharing = 0
+    for key in _keys(pairs):
+        if _hash(*key) in known:
+            same += 1
+        elif any(_hash(sentence) in sentences for sentence in key):
+            sharing += 1
+    return same, sharing
+
+
+def _keys(pairs: Dataset) -> list[frozenset[str]]:
+    return list(map(pair_key, pairs["sentence1"][:], pairs["sentence2"][:]))
+
+
+def _hash(*sentences: str) -> int:
+    text = "\n".join(sorted(sentences)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
