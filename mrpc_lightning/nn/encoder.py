@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -27,6 +28,7 @@ def load_encoder(
     pretrained: bool,
     label_names: list[str],
     head: bool = False,
+    reinit_layers: int | None = None,
     **dropout: float | None,
 ) -> PreTrainedModel:
     """Load an encoder with a head for two classes, in float32 and in training mode; see `ParaphraseClassifier`.
@@ -35,7 +37,7 @@ def load_encoder(
 
     Raises:
         InputError: If there is no such encoder, the Hub cannot be reached, the weights do not fit the encoder, a
-            trained head is missing, or the encoder has no such dropout.
+            trained head is missing, or the encoder has no such dropout or fewer layers.
     """
     source, key = demo.resolve(model_name), f"model.model_name {model_name}"
     hub.prepare(source, key)
@@ -64,6 +66,8 @@ def load_encoder(
                 **trusted,
             )
             check_weights(model, found, key, head)
+            if reinit_layers is not None:
+                reinitialize(model, reinit_layers)
         else:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     except InputError:
@@ -85,6 +89,44 @@ def restore_encoder(encoder_config: dict[str, Any]) -> PreTrainedModel:
         config, dtype=torch.float32, trust_remote_code=False
     )
     return encoder
+
+
+def depths(model: PreTrainedModel, key: str) -> dict[int, int]:
+    """Return how far below the head each parameter of the encoder lies, by the parameter's `id`.
+
+    1 is the top layer, and one more than the number of layers are the embeddings and all else that is in no layer. Head
+    and pooler are not in it: their depth is 0. The layers are the longest list of modules that there is.
+
+    Raises:
+        InputError: If the encoder has no list of layers. The `key` is for the message.
+    """
+    lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise InputError(f"{key}: a {type(model).__name__} has no list of layers; leave the key out")
+    layers = max(lists, key=len)
+    names = model.base_model.named_parameters()
+    found = {id(parameter): len(layers) + 1 for name, parameter in names if "pooler" not in name.split(".")}
+    for depth, layer in enumerate(reversed(layers), 1):
+        found |= dict.fromkeys(map(id, layer.parameters()), depth)
+    return found
+
+
+@torch.no_grad()
+def reinitialize(model: PreTrainedModel, layers: int) -> None:
+    """Give head, pooler and so many of the top layers fresh random weights, as the encoder's own class makes them.
+
+    Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning", section 5: pretrained top layers can be a bad start.
+
+    Raises:
+        InputError: If the encoder has fewer layers.
+    """
+    depth_of = depths(model, f"model.reinit_layers {layers}")
+    if layers > (most := max(depth_of.values()) - 1):
+        raise InputError(f"model.reinit_layers {layers}: the encoder has {most} layers; give at most that")
+    fresh = dict(AutoModelForSequenceClassification.from_config(model.config, dtype=torch.float32).named_parameters())
+    for name, parameter in model.named_parameters():
+        if depth_of.get(id(parameter), 0) <= layers:
+            parameter.copy_(fresh[name])
 
 
 def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None) -> None:
