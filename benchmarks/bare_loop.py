@@ -14,7 +14,7 @@ from transformers import (  # noqa: E402
     DataCollatorWithPadding,
 )
 
-from mrpc_lightning.nn.optim import linear_schedule, parameter_groups  # noqa: E402
+from mrpc_lightning.nn.optim import make_schedule, parameter_groups  # noqa: E402
 from mrpc_lightning.nn.precision import choose_precision  # noqa: E402
 from mrpc_lightning.nn.speedups import make_fast  # noqa: E402
 from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches  # noqa: E402
@@ -41,7 +41,7 @@ def main() -> None:
         order[split] = batches if split == "train" else EvaluationBatches(lengths, 64)
     collate = DataCollatorWithPadding(tokenizer)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=asked.learning_rate, fused=True)
-    schedule = linear_schedule(optimizer, 0.1, len(order["train"]) * asked.epochs)
+    schedule = make_schedule(optimizer, 0.1, len(order["train"]) * asked.epochs)
     clock = Clock()
     for epoch in range(asked.epochs):
         model.train()

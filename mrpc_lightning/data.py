@@ -1,11 +1,10 @@
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
@@ -17,12 +16,10 @@ from mrpc_lightning.pairs import hashes, sources, splits
 from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader
 from mrpc_lightning.pairs.files import Table, read_file
 from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
+from mrpc_lightning.pairs.values import check_values
 
 Split = Literal["train", "validation", "test"]
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
-PATHS = ("data_dir", "train_file", "validation_file", "test_file", "predict_file")
-# 8 tokens: both sentences keep at least one word between the three or four special tokens.
-LEAST = {"max_length": 8, "batch_size": 1, "eval_batch_size": 1, "pad_to_multiple_of": 1, "num_workers": 0}
 
 
 class MRPCDataModule(LightningDataModule):
@@ -46,6 +43,8 @@ class MRPCDataModule(LightningDataModule):
         sentence1_column: Column of the first sentence, in files and data sets.
         sentence2_column: Column of the second sentence.
         label_column: Column of the label: 0 and 1, or the class's name.
+        soft_label_column: Column of `train_file` with the probability of the positive class, such as other models have
+            predicted: training learns it in place of the label (distillation, Hinton et al. 2015).
         validation_share: Share of `train_file` to hold out, each class in proportion, without a `validation_file`.
         fold: Such as "3/10": the third tenth of the training pairs is left out and validated on, and `test` scores the
             validation split. Pairs that share a sentence are in one fold.
@@ -54,6 +53,8 @@ class MRPCDataModule(LightningDataModule):
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
         batch_size: Training pairs a process and step.
         eval_batch_size: Pairs a process and step in validation, test and prediction.
+        both_orders: An epoch has each training pair twice, in both orders of its sentences, never in one batch: twice
+            the steps. ELECTRA's `double_unordered`.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
         pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for `model.compile`.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
@@ -75,6 +76,7 @@ class MRPCDataModule(LightningDataModule):
         sentence1_column: str = "sentence1",
         sentence2_column: str = "sentence2",
         label_column: str = "label",
+        soft_label_column: str | None = None,
         validation_share: float = 0.1,
         fold: str | None = None,
         split_seed: int = 42,
@@ -82,29 +84,14 @@ class MRPCDataModule(LightningDataModule):
         max_length: int = 128,
         batch_size: int = 16,
         eval_batch_size: int = 64,
+        both_orders: bool = False,
         bucketing: bool = True,
         pad_to_multiple_of: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        values = self.hparams
-        for name in PATHS:
-            if not isinstance(values[name], str | os.PathLike | None):
-                raise InputError(f"data.{name}: a {type(values[name]).__name__} is no path; write it to a file")
-            values[name] = values[name] and os.fspath(values[name])  # a checkpoint holds plain values
-        for name, least in LEAST.items():
-            if values[name] is not None and values[name] < least:
-                raise InputError(f"data.{name} {values[name]}: must be at least {least}")
-        if len({sentence1_column, sentence2_column, label_column}) < 3:
-            columns = ", ".join(f"data.{name}_column {values[f'{name}_column']}" for name in sources.COLUMNS)
-            raise InputError(f"{columns}: three columns, and two of them are the same")
-        if not 0 < validation_share < 1:
-            raise InputError(f"data.validation_share {validation_share:g}: must lie between 0 and 1")
-        if fold and not (re.fullmatch(r"\d+/\d+", fold) and 0 < int(fold.split("/")[0]) <= int(fold.split("/")[1]) > 1):
-            raise InputError(f"data.fold {fold}: give its number and how many there are, such as 3/10")
-        if data_dir and train_file:
-            raise InputError("data.data_dir and data.train_file both say where training pairs are; give one")
+        check_values(self.hparams)
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.tokenizer_files: dict[str, torch.Tensor] = {}  # as a checkpoint holds them
         self.pairs: dict[str, Dataset] = {}  # sentences by split
@@ -200,6 +187,10 @@ class MRPCDataModule(LightningDataModule):
 
     def _read(self, split: str, name: str) -> Dataset:
         values, labelled = self.hparams, split != "predict"
+        soft = name == "train" and values["soft_label_column"] is not None
+        if soft and not values["train_file"]:
+            key = f"data.soft_label_column {values['soft_label_column']}"
+            raise InputError(f"{key}: a column of data.train_file, which is not set; give the file, or leave this out")
         if name != "train" and (path := values[f"{name}_file"]):
             return self.check(read_file(Path(path), f"{name}_file"), labelled)
         tables = self._tables = self._tables or self._read_all()
@@ -208,15 +199,16 @@ class MRPCDataModule(LightningDataModule):
             if name == "validation" and not values["train_file"]:
                 rank_zero_warn(f"{self.source(name)} has no validation split: a share of its pairs is held out")
             share, seed = values["validation_share"], values["split_seed"]
-            return splits.hold_out(self.check(tables["train"]), share, seed, self.source(name))[name]
+            return splits.hold_out(self.check(tables["train"], soft=soft), share, seed, self.source(name))[name]
         if name not in tables:
             found = f"no {name} split, only {', '.join(tables)}"
             raise InputError(f"{self.source(name)} has {found}: name a file of pairs with data.{split}_file")
-        return self.check(tables[name], labelled)
+        return self.check(tables[name], labelled, soft)
 
-    def check(self, table: Table, labelled: bool = True) -> Dataset:
+    def check(self, table: Table, labelled: bool = True, soft: bool = False) -> Dataset:
         """Check a table and return its pairs, as `sources.check` does."""
-        columns = [self.hparams[f"{name}_column"] for name in sources.COLUMNS]
+        roles = sources.ROLES if soft else sources.COLUMNS
+        columns = [self.hparams[f"{role}_column"] for role in roles]
         return sources.check(table, columns, self.hparams["label_names"], labelled)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -225,8 +217,8 @@ class MRPCDataModule(LightningDataModule):
         # The seed that the run was given; without one, what the first process drew.
         seed = position.pop("order_seed", torch.initial_seed())
         self._order_seed = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
-        window = WINDOW if self.hparams["bucketing"] else 0
-        return self._loader("train", TrainingBatches, seed=self._order_seed, window=window, **position)
+        position |= {"window": WINDOW if self.hparams["bucketing"] else 0, "both_orders": self.hparams["both_orders"]}
+        return self._loader("train", TrainingBatches, seed=self._order_seed, **position)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation split's batches, of pairs of nearly the same length."""
@@ -302,8 +294,11 @@ class MRPCDataModule(LightningDataModule):
             raise InputError(f"no {split} pairs yet: call setup({stage!r}) of the data module first")
         values, trainer = self.hparams, self.trainer
         tokens, scored = self.tokens[split], kind is EvaluationBatches
-        if scored and values["symmetric"] and split not in self._swapped:
+        both = values["symmetric" if scored else "both_orders"]
+        if both and split not in self._swapped:
             self._swapped[split], _ = self._tokenize(swap(self.pairs[split]), cache=split != "predict")
+        if both and not scored:
+            tokens = concatenate_datasets([tokens, self._swapped[split]])
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
         size = values["eval_batch_size" if scored else "batch_size"]
@@ -312,7 +307,7 @@ class MRPCDataModule(LightningDataModule):
             tokens,
             self.load_tokenizer(),
             size if in_order else kind(lengths(tokens), size, **options),
-            self._swapped.get(split) if scored else None,
+            self._swapped[split] if both and scored else None,
             values["pad_to_multiple_of"],
             values["num_workers"],
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",

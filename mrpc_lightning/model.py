@@ -3,7 +3,6 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
-from datasets import Dataset
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -14,14 +13,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
 from mrpc_lightning.nn.metrics import COUNTS, METRICS, EpochMetrics
-from mrpc_lightning.nn.optim import linear_schedule, parameter_groups
+from mrpc_lightning.nn.optim import Schedule, make_schedule, parameter_groups
 from mrpc_lightning.nn.speedups import make_fast
+from mrpc_lightning.nn.values import check_values
 from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
-from mrpc_lightning.pairs.tokens import lengths, swap, tokenize, unpack
+from mrpc_lightning.pairs.tokens import lengths, swap, to_dataset, tokenize, unpack
 
 __all__ = ["COUNTS", "METRICS", "ParaphraseClassifier", "Prediction"]
 ENCODER = ("model_name", "revision", "pretrained", "label_names")
 SHARED = ("model_name", "revision", "label_names", "symmetric")  # with the data module
+TARGETS = ("labels", "soft_labels")  # what a batch holds besides the encoder's inputs
 
 
 class Prediction(NamedTuple):
@@ -35,8 +36,8 @@ class ParaphraseClassifier(LightningModule):
     """A BERT-like encoder with a head that says whether two sentences mean the same.
 
     A batch is a dictionary: `input_ids` and `attention_mask`, and `token_type_ids` where the encoder has them, of
-    shape (batch, tokens), and `labels` of shape (batch,). Where pairs are scored in both orders of their sentences, the
-    tokens are of shape (batch, 2 orders, tokens).
+    shape (batch, tokens), `labels` of shape (batch,), and in training maybe `soft_labels` of shape (batch, 2). Where
+    pairs are scored in both orders of their sentences, the tokens are of shape (batch, 2 orders, tokens).
 
     Args:
         model_name: An encoder on the Hugging Face Hub, a local folder, or "demo" for the embedded one. Any that
@@ -48,6 +49,12 @@ class ParaphraseClassifier(LightningModule):
         learning_rate: Peak of the schedule. 2e-5 is among the values that the BERT paper recommends.
         weight_decay: AdamW's, for all weights but biases and normalization. 0.01 as in BERT's own optimizer.
         warmup: Below 1 a share of all optimizer steps; from 1 on, optimizer steps. 0.1 as in BERT's own optimizer.
+        schedule: The learning rate after the warmup: "linear" or "cosine", to 0 at the last step, or "constant".
+        layer_decay: Each encoder layer's learning rate is that of the layer above it times this; the embeddings' is the
+            lowest, the head's and the pooler's is `learning_rate`. ELECTRA takes 0.8 (base) and 0.9 (large).
+        reinit_layers: Give the head, the pooler and so many of the top layers fresh random weights.
+        label_smoothing: Share of each training label that is spread over both classes (Szegedy et al. 2016).
+        class_weights: Weights of the negative and of the positive class in the training loss.
         hidden_dropout: Share of each layer's outputs that training drops. Unset: the encoder's own, BERT's is 0.1.
         attention_dropout: Share of attention weights that training drops. Unset: the encoder's own, BERT's is 0.1.
         freeze_embeddings: Leave the word embeddings as they are pretrained.
@@ -65,6 +72,11 @@ class ParaphraseClassifier(LightningModule):
         learning_rate: float = 2e-5,
         weight_decay: float = 0.01,
         warmup: float = 0.1,
+        schedule: Schedule = "linear",
+        layer_decay: float = 1.0,
+        reinit_layers: int | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | None = None,
         hidden_dropout: float | None = None,
         attention_dropout: float | None = None,
         freeze_embeddings: bool = False,
@@ -72,21 +84,12 @@ class ParaphraseClassifier(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if len(set(label_names)) != 2 or len(label_names) != 2:
-            raise InputError(f"model.label_names {label_names}: two classes only; give two names, the positive last")
-        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("warmup", warmup)):
-            if value < 0:
-                raise InputError(f"model.{name} {value:g}: must not be negative")
-        if learning_rate > 1:
-            raise InputError(f"model.learning_rate {learning_rate:g}: at most 1; 2e-5 to 5e-5 suit pretrained weights")
-        for name, share in (("hidden_dropout", hidden_dropout), ("attention_dropout", attention_dropout)):
-            if share is not None and not 0 <= share < 1:
-                raise InputError(f"model.{name} {share:g}: a share, from 0 to below 1")
-        if freeze_embeddings and not pretrained:
-            raise InputError("model.freeze_embeddings true: random embeddings (model.pretrained false) must learn")
         self.save_hyperparameters()
+        check_values(self.hparams)
         self.model: PreTrainedModel | None = None
         self.train_metrics, self.val_metrics, self.test_metrics = map(EpochMetrics, ("train", "val", "test"))
+        self.class_weights: torch.Tensor | None
+        self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
         self.saved_metrics: dict[str, float] = {}  # the latest of validation and training
         self.tokenizer: PreTrainedTokenizerBase | None = None  # this and the next two are for `predict` alone
         self.max_length = 128
@@ -131,20 +134,12 @@ class ParaphraseClassifier(LightningModule):
         """
         if self.tokenizer is None:
             raise InputError("no tokenizer: load the model with Predictor.from_run, or train it first")
-        pairs = list(pairs)
-        for number, pair in enumerate(pairs, 1):
-            if isinstance(pair, str) or len(pair) != 2:
-                raise InputError(f"pair {number}: give a list of pairs, each of two sentences")
-            for side, sentence in enumerate(pair, 1):
-                if not isinstance(sentence, str) or not sentence.strip():
-                    raise InputError(f"pair {number}: sentence{side} is empty or no text ({sentence!r})")
-        if not pairs:
+        if not (table := to_dataset(pairs)):
             return []
-        table = Dataset.from_dict({f"sentence{side + 1}": [pair[side] for pair in pairs] for side in (0, 1)})
         orders = [table, swap(table)] if self.hparams["symmetric"] else [table]
         given, *swapped = (tokenize(self.tokenizer, order, self.max_length)[0] for order in orders)
         batches = EvaluationBatches(lengths(given), batch_size)
-        training, found = self.training, torch.empty(len(pairs), 2)
+        training, found = self.training, torch.empty(len(table), 2)
         self.eval()
         for rows, batch in zip(batches, make_loader(given, self.tokenizer, batches, *swapped), strict=True):
             batch = self.transfer_batch_to_device(batch, self.device, 0)
@@ -171,8 +166,8 @@ class ParaphraseClassifier(LightningModule):
             self.max_length = data.hparams.get("max_length", self.max_length)
             self.autocast_dtype = torch.bfloat16 if self._trainer.precision == "bf16-mixed" else None
         if self.model is None:
-            dropout = {name: values[name] for name in ("hidden_dropout", "attention_dropout")}
-            self.model = load_encoder(**{name: values[name] for name in ENCODER}, **dropout)
+            names = (*ENCODER, "reinit_layers", "hidden_dropout", "attention_dropout")
+            self.model = load_encoder(**{name: values[name] for name in names})
         if values["freeze_embeddings"]:
             self.model.get_input_embeddings().requires_grad_(False)
         for metrics in (self.train_metrics, self.val_metrics, self.test_metrics):
@@ -215,6 +210,7 @@ class ParaphraseClassifier(LightningModule):
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the logits: (batch, 2) of tokens (batch, tokens), (batch, 2 orders, 2) of both orders of pairs."""
         assert self.model is not None
+        inputs = {name: tensor for name, tensor in inputs.items() if name not in TARGETS}
         if inputs["input_ids"].dim() == 3:
             both: Tensor = self(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
             return both.view(-1, 2, both.shape[-1])
@@ -224,8 +220,13 @@ class ParaphraseClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy of a batch."""
-        loss = self._step(batch, self.train_metrics)
+        """Return a batch's mean loss; `train_loss` is its mean over an epoch.
+
+        It is validation's cross-entropy, unless it is smoothed, weighted or against `soft_labels`. The weighted sum is
+        divided by the sum of the weights of the batch's labels; with `soft_labels`, by the number of pairs.
+        """
+        options = {"weight": self.class_weights, "label_smoothing": self.hparams["label_smoothing"]}
+        loss = self._step(batch, self.train_metrics, batch.get("soft_labels", batch["labels"]), **options)
         self.log("train_loss_step", loss, prog_bar=True)
         scheduler: Any = self.lr_schedulers()
         self.log("learning_rate", scheduler.get_last_lr()[0])
@@ -233,23 +234,22 @@ class ParaphraseClassifier(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
-        self._step(batch, self.val_metrics)
+        self._step(batch, self.val_metrics, batch["labels"])
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add a batch to the test metrics."""
-        self._step(batch, self.test_metrics)
+        self._step(batch, self.test_metrics, batch["labels"])
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the probabilities of both classes, in float32: of shape (batch, 2), or (batch, 2 orders, 2)."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        probabilities: Tensor = self(**inputs).float().softmax(dim=-1)
+        probabilities: Tensor = self(**batch).float().softmax(dim=-1)
         return probabilities
 
-    def _step(self, batch: dict[str, Tensor], metrics: EpochMetrics) -> Tensor:
-        logits: Tensor = self(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+    def _step(self, batch: dict[str, Tensor], metrics: EpochMetrics, target: Tensor, **options: Any) -> Tensor:
+        logits: Tensor = self(**batch)
         if logits.dim() == 3:  # the logarithm of the mean probability of both orders, but for a constant
             logits = logits.float().log_softmax(dim=-1).logsumexp(dim=1)
-        loss = cross_entropy(logits, batch["labels"])
+        loss = cross_entropy(logits, target, **options)
         metrics.update(loss, logits, batch["labels"])
         return loss
 
@@ -274,13 +274,15 @@ class ParaphraseClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make AdamW and its schedule, which advances with each optimizer step."""
         assert self.model is not None
-        groups = parameter_groups(self.model, self.hparams["weight_decay"])
+        values = self.hparams
+        groups = parameter_groups(self.model, values["weight_decay"], values["learning_rate"], values["layer_decay"])
         # Where gradients are scaled (fp16) those of a fused optimizer cannot be clipped.
         fused = self.trainer.strategy.root_device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(groups, lr=self.hparams["learning_rate"], fused=fused)
+        optimizer = torch.optim.AdamW(groups, lr=values["learning_rate"], fused=fused)
         if fused:
             optimizer._step_supports_amp_scaling = False  # else Lightning fears it for bf16, too
-        schedule = linear_schedule(optimizer, self.hparams["warmup"], self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = make_schedule(optimizer, values["warmup"], steps, values["schedule"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -240,3 +240,50 @@ def test_a_length_that_nobody_gave_is_said_to_be_the_default(project: Path) -> N
 
 def test_the_help_of_the_constructor_is_the_classs() -> None:
     assert "train_file: A CSV" in (inspect.getdoc(MRPCDataModule.__init__) or "")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_may_have_each_pair_in_both_orders(workers: int, project: Path, encoder: str) -> None:
+    data = make_data(encoder, both_orders=True, num_workers=workers, **FILES)
+    assert len(data.pairs["train"]) == len(data.tokens["train"]) == 60
+    loader = data.train_dataloader()
+    seen = [
+        (tuple(ids[mask.bool()].tolist()), label)
+        for batch in loader
+        for ids, mask, label in zip(batch["input_ids"], batch["attention_mask"], batch["labels"].tolist(), strict=True)
+    ]
+    encode = data.load_tokenizer()
+    both = [((a, b), label) for one, two, label in make_rows(60) for a, b in ((one, two), (two, one))]
+    assert Counter(seen) == Counter((tuple(encode(*pair)["input_ids"]), label) for pair, label in both)
+    assert len(loader) == 2 * len(make_data(encoder, **FILES).train_dataloader())
+    assert sum(len(batch["labels"]) for batch in data.val_dataloader()) == 25
+
+
+def test_soft_labels_come_with_training_pairs_alone(project: Path, encoder: str) -> None:
+    rows: list[Any] = [(f"{a} {n}", b, y, n / 100) for n, (a, b, y) in enumerate(make_rows(60))]
+    write_csv(project / "soft.csv", rows, ("sentence1", "sentence2", "label", "p"))
+    for files in ({"validation_file": "validation.csv"}, {}):
+        data = make_data(encoder, train_file="soft.csv", soft_label_column="p", both_orders=True, **files)
+        assert "soft_label" not in data.pairs["validation"].column_names
+        assert all("soft_labels" not in batch for batch in data.val_dataloader())
+        expected = sorted(2 * [row / 100 for row in data.pairs["train"]["idx"]])
+        found = torch.cat([batch["soft_labels"] for batch in data.train_dataloader()])
+        assert found.shape == (len(expected), 2) and sorted(found[:, 1].tolist()) == pytest.approx(expected)
+        torch.testing.assert_close(found.sum(dim=1), torch.ones(len(found)))
+    again = make_data(encoder, train_file="soft.csv", soft_label_column="p")  # its tokens come from the cache
+    write_csv(project / "soft.csv", [(*row[:3], 0.5) for row in rows], ("sentence1", "sentence2", "label", "p"))
+    changed = make_data(encoder, train_file="soft.csv", soft_label_column="p")
+    assert {share for _, share in changed.tokens["train"]["soft_labels"]} == {0.5}
+    digests = {split: digest(again.pairs[split]) for split in ("train", "validation")}
+    assert changed.other_pairs({"digests": digests}) == ["train"]
+
+
+def test_soft_labels_need_a_file_with_their_column(project: Path, encoder: str) -> None:
+    with pytest.raises(InputError, match="train.csv: no column 'p'; it has .*data.soft_label_column"):
+        make_data(encoder, soft_label_column="p", **FILES)
+    with pytest.raises(InputError, match="^data.soft_label_column p: a column of data.train_file, which is not set"):
+        MRPCDataModule("demo", dataset_name="demo", soft_label_column="p", max_length=64).setup("fit")
+    with pytest.raises(InputError, match="data.soft_label_column label: 4 columns, and two of them are the same"):
+        MRPCDataModule("demo", soft_label_column="label")
+    data = MRPCDataModule(encoder, max_length=48, soft_label_column="p", validation_file="validation.csv")
+    data.setup("validate")  # who only scores needs no training file

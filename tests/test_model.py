@@ -1,4 +1,5 @@
 import inspect
+import math
 import shutil
 import socket
 from pathlib import Path
@@ -134,6 +135,13 @@ def test_random_weights_are_random_and_of_the_same_shape(encoder: str) -> None:
         ({"label_names": ["yes", "yes"]}, "model.label_names"),
         ({"learning_rate": -1.0}, "model.learning_rate"),
         ({"weight_decay": -1.0}, "model.weight_decay"),
+        ({"layer_decay": 1.5}, "^model.layer_decay 1.5: must lie above 0 and be at most 1"),
+        ({"layer_decay": 0.0}, "^model.layer_decay 0: must lie above 0"),
+        ({"label_smoothing": 1.0}, "^model.label_smoothing 1: a share, from 0 to below 1"),
+        ({"class_weights": [1.0]}, "^model.class_weights .*: give two numbers above 0"),
+        ({"class_weights": [1.0, 0.0]}, "^model.class_weights .*: give two numbers above 0"),
+        ({"reinit_layers": -1}, "^model.reinit_layers -1: must not be negative"),
+        ({"reinit_layers": 0, "pretrained": False}, "^model.reinit_layers: all weights are random"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
@@ -221,6 +229,56 @@ def test_the_name_alone_changes_the_encoder(tmp_path: Path, encoder: str, kind: 
     assert 0 <= trainer.callback_metrics["val_f1"] <= 1
     restored = ParaphraseClassifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     assert restored.model is not None and restored.model.config.model_type == kind
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, [2.0, 0.5]])
+def test_only_the_training_loss_is_smoothed_weighted_and_against_soft_labels(
+    tmp_path: Path, encoder: str, soft: bool, smoothing: float, weights: list[float] | None
+) -> None:
+    # Nothing moves, nothing is dropped, and the epoch is one batch: train_loss is that of the pretrained weights.
+    still: dict[str, Any] = {"learning_rate": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+    model = ParaphraseClassifier(encoder, **still, label_smoothing=smoothing, class_weights=weights)
+    data = make_data(tmp_path, encoder, batch_size=60, soft_label_column="p" if soft else None)
+    rows = [(*row, row[2] * 0.5 + number / 200) for number, row in enumerate(make_rows(60))]
+    write_csv(tmp_path / "train.csv", rows, ("sentence1", "sentence2", "label", "p"))  # type: ignore[arg-type]
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(model, data)
+
+    def losses(rows: Any, smoothing: float) -> list[tuple[float, int]]:
+        found = []
+        for (_, _, label, *share), p in zip(rows, expected_of(model, [row[:2] for row in rows]), strict=True):
+            target = (share[0] if soft and share else label) * (1 - smoothing) + smoothing / 2
+            negative, positive = weights if weights and share else (1.0, 1.0)
+            loss = -negative * (1 - target) * math.log(1 - p) - positive * target * math.log(p)
+            found.append((loss, label))
+        return found
+
+    training = losses(rows, smoothing)
+    total = sum(loss for loss, _ in training)
+    divided_by = sum(weights[label] for _, label in training) if weights and not soft else 60
+    assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(total / divided_by, rel=1e-5)
+    plain = [loss for loss, _ in losses(make_rows(25, seed=1), 0.0)]
+    assert float(trainer.callback_metrics["val_loss"]) == pytest.approx(sum(plain) / 25, rel=1e-5)
+    scored = trainer.test(model, data.train_dataloader(), verbose=False)[0]  # soft labels among them
+    labels = torch.tensor([label for _, label in training])
+    shares = torch.tensor(expected_of(model, [row[:2] for row in rows]))
+    expected = torch.nn.functional.binary_cross_entropy(shares, labels.float())
+    assert scored["test_loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_layer_decay_and_fresh_layers_work_for_every_encoder(tmp_path: Path, encoder: str, kind: str) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(encoder) / name, tmp_path)
+    config = AutoConfig.for_model(kind, **ENCODERS[kind])
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    watch, model = Watch(), ParaphraseClassifier(str(tmp_path), layer_decay=0.5, reinit_layers=1, warmup=0.0)
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[watch])
+    trainer.fit(model, make_data(tmp_path, str(tmp_path)))
+    assert watch.rates[0] == 2e-5 and trainer.optimizers[0].param_groups[0]["initial_lr"] == 2e-5
+    assert trainer.optimizers[0].param_groups[-1]["initial_lr"] == 2e-5 * 0.5**2  # one layer, and the embeddings
 
 
 PAIRS = [(first, second) for first, second, _ in make_rows(25, seed=1)]

@@ -22,7 +22,7 @@ from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_width
 from mrpc_lightning.pairs.sources import OtherLabels
 from mrpc_lightning.report import final
-from mrpc_lightning.run.checkpoint import describe
+from mrpc_lightning.run.checkpoint import best_of, describe
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.resume import how_to_resume
 from mrpc_lightning.run.run import LOGS, Run
@@ -82,7 +82,7 @@ def fit(cli: CLI) -> None:
         if cli.run is None:
             say(trainer, TRIAL)
         else:
-            best = cli.config_init.model_checkpoint.best_model_path
+            best = best_of(trainer, cli.config_init.model_checkpoint, cli.run)
             final.fit(trainer, model, data, cli.run, cli.config, best)
     except Stopped as stopped:
         # At once: before training, in the middle of a step, or after training. Else the callback has said all.

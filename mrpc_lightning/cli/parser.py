@@ -120,8 +120,8 @@ def accepted(annotation: Any) -> Iterator[str]:
             yield from accepted(argument)
     elif origin is typing.Literal:
         yield from map(str, arguments)
-    elif origin is list and arguments == (str,):
-        yield """a list, such as '["a", "b"]'"""
+    elif origin is list:
+        yield "a list, such as " + ("""'["a", "b"]'""" if arguments == (str,) else "'[1.0, 2.0]'")
     elif annotation in (bool, int, float, str):
         yield annotation.__name__
     else:

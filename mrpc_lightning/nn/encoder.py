@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
@@ -33,6 +34,7 @@ def load_encoder(
     pretrained: bool,
     label_names: list[str],
     head: bool = False,
+    reinit_layers: int | None = None,
     **dropout: float | None,
 ) -> PreTrainedModel:
     """Load an encoder with a head for two classes, in float32 and in training mode; see `ParaphraseClassifier`.
@@ -42,7 +44,8 @@ def load_encoder(
 
     Raises:
         InputError: If there is no such encoder, the Hub cannot be reached, the weights do not fit the encoder, a
-            trained head is missing, or the encoder has no such dropout; if a run's weights are not wanted.
+            trained head is missing, or the encoder has no such dropout or fewer layers; if a run's weights are not
+            wanted.
     """
     source, key = demo.resolve(model_name), f"model.model_name {model_name}"
     run = origin.read_run(source)
@@ -83,6 +86,8 @@ def load_encoder(
             check_weights(model, found, key, head or bool(run))
             if is_swapped:
                 _swap_classes(model)
+            if reinit_layers is not None:
+                reinitialize(model, reinit_layers)
         else:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     except InputError:
@@ -109,6 +114,44 @@ def restore_config(encoder_config: dict[str, Any]) -> PreTrainedConfig:
     values = without_code(encoder_config)
     config: PreTrainedConfig = AutoConfig.for_model(values.pop("model_type"), **values)
     return config
+
+
+def depths(model: PreTrainedModel, key: str) -> dict[int, int]:
+    """Return how far below the head each parameter of the encoder lies, by the parameter's `id`.
+
+    1 is the top layer, and one more than the number of layers are the embeddings and all else that is in no layer. Head
+    and pooler are not in it: their depth is 0. The layers are the longest list of modules that there is.
+
+    Raises:
+        InputError: If the encoder has no list of layers. The `key` is for the message.
+    """
+    lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise InputError(f"{key}: a {type(model).__name__} has no list of layers; leave the key out")
+    layers = max(lists, key=len)
+    names = model.base_model.named_parameters()
+    found = {id(parameter): len(layers) + 1 for name, parameter in names if "pooler" not in name.split(".")}
+    for depth, layer in enumerate(reversed(layers), 1):
+        found |= dict.fromkeys(map(id, layer.parameters()), depth)
+    return found
+
+
+@torch.no_grad()
+def reinitialize(model: PreTrainedModel, layers: int) -> None:
+    """Give head, pooler and so many of the top layers fresh random weights, as the encoder's own class makes them.
+
+    Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning", section 5: pretrained top layers can be a bad start.
+
+    Raises:
+        InputError: If the encoder has fewer layers.
+    """
+    depth_of = depths(model, f"model.reinit_layers {layers}")
+    if layers > (most := max(depth_of.values()) - 1):
+        raise InputError(f"model.reinit_layers {layers}: the encoder has {most} layers; give at most that")
+    fresh = dict(AutoModelForSequenceClassification.from_config(model.config, dtype=torch.float32).named_parameters())
+    for name, parameter in model.named_parameters():
+        if depth_of.get(id(parameter), 0) <= layers:
+            parameter.copy_(fresh[name])
 
 
 def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None) -> None:

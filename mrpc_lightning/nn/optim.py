@@ -1,16 +1,26 @@
-from torch import nn
+from typing import Any, Literal
+
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_scheduler
 
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.nn.encoder import depths
+
+Schedule = Literal["linear", "cosine", "constant"]
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    model: Any, weight_decay: float, learning_rate: float = 0.0, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """Split the trainable parameters into those with weight decay and those without: biases and normalization.
 
     The rule is that of BERT's own optimizer (`exclude_from_weight_decay` in google-research/bert). It goes by names,
     not by shapes: some strategies keep every parameter as a vector.
+
+    Where `layer_decay` is below 1 there are two such groups for each depth of the model, the head's first. A group's
+    learning rate is `learning_rate * layer_decay ** depth`, with the depth that `depths` returns. ELECTRA's code
+    (`_get_layer_lrs` in google-research/electra) does the same, but for one depth more between head and top layer.
     """
     spared = {
         id(parameter)
@@ -19,10 +29,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
         if name.endswith("bias") or type(module).__name__.endswith("Norm")
     }
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trained if id(parameter) not in spared], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if id(parameter) in spared], "weight_decay": 0.0},
-    ]
+    depth_of = depths(model, f"model.layer_decay {layer_decay:g}") if layer_decay != 1 else {}
+    groups: list[dict[str, Any]] = []
+    for depth in range(max(depth_of.values(), default=0) + 1):
+        here = [parameter for parameter in trained if depth_of.get(id(parameter), 0) == depth]
+        rate = {"lr": learning_rate * layer_decay**depth} if depth_of else {}
+        groups += [
+            {"params": [one for one in here if id(one) not in spared], "weight_decay": weight_decay, **rate},
+            {"params": [one for one in here if id(one) in spared], "weight_decay": 0.0, **rate},
+        ]
+    return groups
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:
@@ -40,14 +56,17 @@ def warmup_steps(warmup: float, total_steps: int) -> int:
     return steps
 
 
-def linear_schedule(optimizer: Optimizer, warmup: float, total_steps: float) -> LambdaLR:
+def make_schedule(optimizer: Optimizer, warmup: float, total_steps: float, kind: Schedule = "linear") -> LambdaLR:
     """Raise the learning rate linearly from 0 to its peak during the warmup, then lower it to 0 at the last step.
+
+    It is lowered along a line or half a cosine; a constant one stays at its peak. The functions are transformers' own.
 
     Raises:
         InputError: If the run has no known end.
     """
     if not 0 < total_steps < float("inf"):
-        raise InputError("a linear schedule needs to know the run's end: set trainer.max_epochs or trainer.max_steps")
+        raise InputError("the schedule needs to know the run's end: set trainer.max_epochs or trainer.max_steps")
     steps = int(total_steps)
-    schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup_steps(warmup, steps), steps)
+    name = "constant_with_warmup" if kind == "constant" else kind
+    schedule: LambdaLR = get_scheduler(name, optimizer, warmup_steps(warmup, steps), steps)
     return schedule

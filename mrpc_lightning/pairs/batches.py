@@ -33,7 +33,7 @@ class TrainingBatches(DistributedSampler[list[int]]):
     Each epoch's order follows from seed and epoch alone, so that an epoch can be entered at any batch.
 
     Args:
-        lengths: Tokens of each pair.
+        lengths: Tokens of each row.
         batch_size: Pairs a process and step.
         seed: Seed of the order.
         window: Shuffled pairs are sorted by length in windows of this many batches, and cut into batches; these are
@@ -42,6 +42,8 @@ class TrainingBatches(DistributedSampler[list[int]]):
         rank: This process.
         epoch: The epoch to begin with.
         batches_done: Batches of that epoch to leave out, as they were trained on before.
+        both_orders: The second half of the rows are the pairs of the first half with their sentences swapped. No batch
+            has a pair in both orders.
     """
 
     def __init__(
@@ -54,9 +56,12 @@ class TrainingBatches(DistributedSampler[list[int]]):
         rank: int = 0,
         epoch: int = 0,
         batches_done: int = 0,
+        both_orders: bool = False,
     ) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]  # it only asks for the length
         self.lengths = numpy.asarray(lengths)
+        self.orders = 1 + both_orders
+        self.pairs = len(lengths) // self.orders
         self.pairs_per_step = batch_size * num_replicas
         self.window = window
         self.epoch = epoch
@@ -64,7 +69,7 @@ class TrainingBatches(DistributedSampler[list[int]]):
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
-        return len(self._starts())
+        return len(self._starts()) * self.orders
 
     def __iter__(self) -> Iterator[list[int]]:
         """Return this process's batches of the epoch."""
@@ -74,21 +79,28 @@ class TrainingBatches(DistributedSampler[list[int]]):
 
     def _epoch_batches(self) -> list[Rows]:
         generator = numpy.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
+        passes = [generator.permutation(self.pairs)]
+        if self.orders == 2:  # each pair in one order, drawn at random, and then each in the other
+            swapped = generator.integers(2, size=self.pairs)
+            again = generator.permutation(self.pairs)
+            passes = [passes[0] + self.pairs * swapped[passes[0]], again + self.pairs * (1 - swapped[again])]
+        batches = [batch for order in passes for batch in self._cut(order)]
         if not self.window:
-            return numpy.split(order, self._starts()[1:])
-        width = self.pairs_per_step * self.window
-        windows = [order[start : start + width] for start in range(0, len(order), width)]
-        order = numpy.concatenate([window[self.lengths[window].argsort(kind="stable")] for window in windows])
-        batches = numpy.split(order, self._starts()[1:])
+            return batches
         batches = [batches[i] for i in generator.permutation(len(batches))]
         largest = max(range(len(batches)), key=lambda i: len(batches[i]) * self.lengths[batches[i]].max())
         batches.insert(0, batches.pop(largest))
         return batches
 
+    def _cut(self, order: Rows) -> list[Rows]:
+        if width := self.pairs_per_step * self.window:
+            windows = [order[start : start + width] for start in range(0, len(order), width)]
+            order = numpy.concatenate([window[self.lengths[window].argsort(kind="stable")] for window in windows])
+        return numpy.split(order, self._starts()[1:])
+
     def _starts(self) -> range:
         # A rest that leaves a process without a pair goes into the batch before it.
-        return range(0, len(self.lengths) - self.num_replicas + 1, self.pairs_per_step)
+        return range(0, self.pairs - self.num_replicas + 1, self.pairs_per_step)
 
 
 class EvaluationBatches(DistributedSampler[list[int]]):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.files import Table, read_file
 
 COLUMNS = ("sentence1", "sentence2", "label")
+ROLES = (*COLUMNS, "soft_label")
 HIDDEN = -1  # GLUE's label for a pair whose label is kept secret
 TRAINING_PAIRS = 3668  # of MRPC
 MICROSOFT = "msr_paraphrase_train.txt"
@@ -68,8 +70,8 @@ def from_datasets(splits: DatasetDict, source: str) -> dict[str, Table]:
 
 
 def digest(pairs: Dataset) -> str:
-    """Return what tells pairs from others: a hash of their sentences and labels, in their order."""
-    columns = [pairs[name][:] for name in ("sentence1", "sentence2", "label")]
+    """Return what tells pairs from others: a hash of their sentences, labels and soft labels, in their order."""
+    columns = [pairs[name][:] for name in ROLES if name in pairs.column_names]
     rows = "\n".join(map(repr, zip(*columns, strict=True)))
     return hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -156,18 +158,20 @@ def check(table: Table, columns: Sequence[str], label_names: list[str], labelled
 
     Args:
         table: Rows as a reader returned them.
-        columns: Names of the columns of the first sentence, the second sentence and the label.
+        columns: Names of the columns of the first sentence, the second sentence, the label and, where there are such,
+            the soft label.
         label_names: Names of the negative and of the positive class.
         labelled: Whether each pair needs a label.
 
     Returns:
-        `sentence1`, `sentence2`, `idx` (the table's own, or the row number from 0) and, if `labelled`, `label` (0, 1).
+        `sentence1`, `sentence2`, `idx` (the table's own, or the row number from 0) and, if `labelled`, `label` (0, 1)
+        and `soft_label`, the probability of the positive class.
 
     Raises:
         InputError: If there is no row, a column is missing, a sentence is no text or empty, an `idx` is no whole
-            number, or a label is no class.
+            number, a label is no class, or a soft label no probability.
     """
-    for name, role in zip(columns if labelled else columns[:2], COLUMNS, strict=False):
+    for name, role in zip(columns if labelled else columns[:2], ROLES, strict=False):
         if name not in table.columns:
             raise InputError(
                 f"{table.source}: no column {name!r}; it has {', '.join(table.columns) or 'none'}. "
@@ -191,7 +195,22 @@ def check(table: Table, columns: Sequence[str], label_names: list[str], labelled
     if labelled:
         features["label"] = ClassLabel(names=label_names)
         values["label"] = _labels(table, columns[2], label_names)
+    if labelled and columns[3:]:
+        features["soft_label"] = Value("float64")
+        values["soft_label"] = _soft_labels(table, columns[3])
     return Dataset.from_dict(values, Features(features))
+
+
+def _soft_labels(table: Table, column: str) -> list[float]:
+    found = []
+    for row, value in enumerate(table.columns[column]):
+        try:
+            found.append(float(value))
+        except (TypeError, ValueError):
+            found.append(nan)
+        if not 0 <= found[-1] <= 1:
+            raise InputError(f"{table.where(row)}: {column} {value!r} is no probability, a number from 0 to 1")
+    return found
 
 
 def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:

@@ -1,7 +1,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def tokenize(
     What the tokenizer does follows from its files, as `pack` returns them; without them nothing is cached.
 
     Returns:
-        The model's inputs, row for row, and the number of pairs that were cut.
+        The model's inputs, row for row, with `labels` and `soft_labels` (negative, positive) where the pairs have them,
+        and the number of pairs that were cut.
     """
 
     def encode(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -64,6 +65,8 @@ def tokenize(
         else:  # a tokenizer in Python does not say what it cut
             cut = [len(ids) > max_length for ids in tokenizer(*sentences, verbose=False)["input_ids"]]
         labels = {"labels": rows["label"]} if "label" in rows else {}
+        if "soft_label" in rows:
+            labels["soft_labels"] = [[1 - share, share] for share in rows["soft_label"]]
         return {**encoded, "cut": cut, **labels}
 
     if files is None:
@@ -79,6 +82,22 @@ def tokenize(
         except (OSError, ArrowException):  # a full or read-only disk, a damaged file: it goes without
             tokens = pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
     return tokens.remove_columns("cut"), sum(tokens["cut"][:])
+
+
+def to_dataset(pairs: Iterable[tuple[str, str]]) -> Dataset:
+    """Return pairs of sentences, given in code, as a data set without labels.
+
+    Raises:
+        InputError: If something is no pair of sentences.
+    """
+    pairs = list(pairs)
+    for number, pair in enumerate(pairs, 1):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise InputError(f"pair {number}: give a list of pairs, each of two sentences")
+        for side, sentence in enumerate(pair, 1):
+            if not isinstance(sentence, str) or not sentence.strip():
+                raise InputError(f"pair {number}: sentence{side} is empty or no text ({sentence!r})")
+    return Dataset.from_dict({f"sentence{side + 1}": [pair[side] for pair in pairs] for side in (0, 1)})
 
 
 def swap(pairs: Dataset) -> Dataset:

@@ -128,9 +128,9 @@ def of_ancestors(data: MRPCDataModule, split: str) -> tuple[list[str], dict[str,
     return warnings, details
 
 
-def of_schedule(step: int, total_steps: int, learning_rate: float, peak: float) -> list[str]:
+def of_schedule(step: int, total_steps: int, learning_rate: float, peak: float, schedule: str = "linear") -> list[str]:
     """Warn of a learning rate that did not come down to 0, where training ended before the schedule's last step."""
-    if step >= total_steps:
+    if step >= total_steps or schedule == "constant":
         return []
     return [
         f"training ended at optimizer step {step:,} of the {total_steps:,} that the schedule is sized for: the "

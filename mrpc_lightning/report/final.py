@@ -55,7 +55,7 @@ def fit(
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
     recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
     speed = next(callback for callback in callbacks if isinstance(callback, Throughput)).values()
-    stopped = epochs < (trainer.max_epochs or 0) and trainer.should_stop
+    stopped = steps < total_steps and trainer.should_stop
     early = stopped and any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
     peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
     if trainer.is_global_zero:
@@ -74,7 +74,8 @@ def fit(
         "training_positives": sum(labels) / len(labels),
         "training_source": data.source("train"),
         "checkpoint": os.path.relpath(best, run.folder),
-        "epoch": saved["epoch"] + 1,
+        # An average is of no epoch. Its optimizer step is that of the best of those that it was made of.
+        **({"averaged": saved["averaged"]} if "averaged" in saved else {"epoch": saved["epoch"] + 1}),
         "optimizer_step": saved["global_step"],
         "epochs_trained": epochs,
         "seed": config.seed_everything,
@@ -84,8 +85,10 @@ def fit(
         **overlap.score(scored, overlap.fit(data.pairs["train"])),
     }
     # Early stopping did what it is for; and the kept weights are of an earlier step, whose rate was not 0 either way.
-    warnings = [] if early else caveats.of_schedule(steps, total_steps, last_rate, peak)
-    title = f"best checkpoint (epoch {about['epoch']})"
+    schedule = model.hparams["schedule"]
+    warnings = [] if early else caveats.of_schedule(steps, total_steps, last_rate, peak, schedule)
+    title = f"mean of {count(len(saved['averaged']), 'checkpoint')}" if "averaged" in saved else ""
+    title = title or f"best checkpoint (epoch {about['epoch']})"
     content = write(trainer, model, data, run, scored, "validation", title, about, warnings, early=early)
     log_hyperparameters(trainer, model, config, content)
     show(model, content, title)

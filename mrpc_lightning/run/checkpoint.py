@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from mrpc_lightning.errors import InputError, Stopped
+from mrpc_lightning.origin import read_checkpoint
 from mrpc_lightning.run.provenance import describe as describe_run
-from mrpc_lightning.run.run import replacing
+from mrpc_lightning.run.run import Run, replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -67,6 +69,42 @@ def record_facts(trainer: Trainer, recipe: str, job: str | None) -> str:
     return "".join(f"# {name}: {value}\n" for name, value in about.items()) + recipe
 
 
+def best_of(trainer: Trainer, kept: ModelCheckpoint, run: Run) -> str:
+    """Return the checkpoint to score: the best one; where several are kept best.ckpt, with the mean of their weights.
+
+    Every process must call this function.
+
+    Returns:
+        The checkpoint's path; empty if there was no validation.
+    """
+    if kept.save_top_k == 1 or not kept.best_model_path:
+        return kept.best_model_path
+    best = run.path("checkpoints/best.ckpt")
+    if trainer.is_global_zero:
+        # A run that was killed and resumed with other settings may have deleted one of them.
+        others = [Path(name) for name in kept.best_k_models if name != kept.best_model_path and Path(name).is_file()]
+        content = average([Path(kept.best_model_path), *others])
+        trainer.strategy.checkpoint_io.save_checkpoint(content, best)
+    trainer.strategy.barrier()
+    return str(best)
+
+
+def average(checkpoints: list[Path]) -> dict[str, Any]:
+    """Return what the first of several checkpoints of a run holds, but for the mean of the weights of all of them.
+
+    `averaged` are their optimizer steps. Averaged weights of one training are often better than the best of them
+    (Izmailov et al. 2018); the metrics of none of them are the average's.
+    """
+    contents = [read_checkpoint(path) for path in checkpoints]
+    states = [content["state_dict"] for content in contents]
+    weights = {
+        name: torch.stack([state[name] for state in states]).mean(dim=0) if tensor.is_floating_point() else tensor
+        for name, tensor in states[0].items()
+    }
+    steps = sorted(content["global_step"] for content in contents)
+    return {**contents[0], "state_dict": weights, "metrics": {}, "averaged": steps}
+
+
 def copied(content: Any) -> Any:
     """Return values with a copy of each tensor, on the CPU."""
     return apply_to_collection(content, torch.Tensor, lambda tensor: tensor.detach().cpu().clone())
@@ -82,4 +120,6 @@ def describe(checkpoint: Path, content: Mapping[str, Any]) -> str:
     epoch, step = content["loops"]["fit_loop"]["epoch_progress"]["current"]["started"], content["global_step"]
     metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith("val_")}
     scored = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "no validation yet"
+    if steps := content.get("averaged"):
+        return f"{checkpoint}, the mean of the weights after optimizer steps {', '.join(map(str, steps))}"
     return f"{checkpoint}, epoch {epoch}, optimizer step {step:,}; when it was saved: {scored}"

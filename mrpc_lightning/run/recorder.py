@@ -105,7 +105,8 @@ class RunRecorder(Callback):
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         max_epochs = trainer.max_epochs or 0
         epochs = f"{count(max_epochs, 'epoch')}, " if max_epochs > 0 else ""
-        print(f"pairs     {sizes['train']} to train, {sizes['validation']} to validate: {' and '.join(sources)}")
+        both = ", in both orders" * data.hparams["both_orders"]
+        print(f"pairs     {sizes['train']} to train{both}, {sizes['validation']} to validate: {' and '.join(sources)}")
         print(f"encoder   {hparams['model_name']}{weights}, {parameters / 1e6:.1f} M parameters")
         for ancestor in data.ancestors:
             print(printable(f"ancestor  {describe(ancestor)}"))
@@ -114,7 +115,8 @@ class RunRecorder(Callback):
             print(f"devices   {trainer.world_size} processes, each with its part of every batch")
         print(
             f"schedule  {epochs}{count(steps, 'optimizer step')}, "
-            f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}"
+            f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}, "
+            f"{hparams['schedule']} after the warmup"
         )
         if self.run is None:
             return

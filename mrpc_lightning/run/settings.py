@@ -69,8 +69,8 @@ def check_settings(config: Any) -> None:
         if mode != ("min" if monitor.endswith("loss") else "max"):
             raise InputError(f"{key}.mode {mode}: would keep the worst {monitor}, not the best")
     kept, trainer = config.model_checkpoint, config.trainer
-    if kept.save_top_k != 1:
-        raise InputError("model_checkpoint.save_top_k: must be 1, the best; for more add a ModelCheckpoint of your own")
+    if kept.save_top_k < 1:
+        raise InputError(f"model_checkpoint.save_top_k {kept.save_top_k}: 1, the best, or more, which are averaged")
     if kept.filename == "last" or (kept.filename and re.search(r"[/\\]|\.\.", kept.filename)):
         raise InputError(
             f"model_checkpoint.filename {kept.filename}: a file's name in the run's folder, other than last"
@@ -233,7 +233,10 @@ def point_loggers(config: Any, run: Run, step: int | None) -> None:
         step: Optimizer steps that a resumed run has done; None for a new run.
     """
     config.trainer.default_root_dir = str(run.folder)
-    config.model_checkpoint.dirpath = str(run.checkpoints)
+    kept = config.model_checkpoint
+    kept.dirpath = str(run.checkpoints)
+    if kept.save_top_k > 1:  # a file each; best.ckpt is their average
+        kept.filename, kept.auto_insert_metric_name = f"{kept.filename or 'best'}-{{step}}", False
     for number, logger in enumerate(loggers(config.trainer)):
         if not makes_folder(logger):
             if "save_dir" in logger.get("init_args", {}) and logger.init_args.save_dir in (None, "."):

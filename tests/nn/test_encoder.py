@@ -57,6 +57,22 @@ def test_a_checkpoint_without_a_head_or_pooler_gets_fresh_ones(
         load_encoder(str(tmp_path), None, True, NAMES, head=True)
 
 
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_head_pooler_and_top_layers_start_anew(layers: int, encoder: str) -> None:
+    saved = dict(load_encoder(encoder, None, True, NAMES).named_parameters())
+    model = load_encoder(encoder, None, True, NAMES, reinit_layers=layers)
+    fresh = ("classifier.", "bert.pooler.", *(f"bert.encoder.layer.{1 - n}." for n in range(layers)))
+    for name, value in model.named_parameters():
+        if not name.startswith(fresh):
+            assert torch.equal(value, saved[name]), name
+        elif value.dim() > 1:  # as BERT's class makes them: normal, with the configuration's deviation
+            assert not torch.equal(value, saved[name]) and 0.07 < value.std() < 0.13, name
+        else:
+            assert value.unique().tolist() == [float("LayerNorm.weight" in name)], name
+    with pytest.raises(InputError, match="^model.reinit_layers 3: the encoder has 2 layers; give at most that"):
+        load_encoder(encoder, None, True, NAMES, reinit_layers=3)
+
+
 def test_the_demo_has_no_pretrained_weights() -> None:
     with pytest.raises(
         InputError, match="^model.model_name demo: has no pretrained weights: give model.pretrained false"

@@ -93,3 +93,20 @@ def test_each_pair_is_on_one_process_once_an_epoch(pairs: int, processes: int, b
             assert min(sizes) >= 1 and max(sizes) <= batch_size + 1
             for step in zip(*shares, strict=True):
                 assert max(map(len, step)) - min(map(len, step)) <= 1
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_both_orders_of_a_pair_come_once_an_epoch_and_never_in_one_batch(window: int, replicas: int) -> None:
+    parts = [
+        epoch(lengths=LENGTHS * 2, window=window, both_orders=True, num_replicas=replicas, rank=rank)
+        for rank in range(replicas)
+    ]
+    batches = [[row for part in step for row in part] for step in zip(*parts, strict=True)]
+    assert sorted(row for batch in batches for row in batch) == [*range(2 * 3668)]
+    assert all(len({row % 3668 for row in batch}) == len(batch) for batch in batches)
+    assert len(batches) == 2 * len(epoch(num_replicas=replicas, rank=0)), "twice the steps"
+    mixed = [batch for batch in batches if {row < 3668 for row in batch} == {True, False}]
+    assert len(mixed) > 0.9 * len(batches), "which order comes first is drawn for each pair"
+    entered = TrainingBatches(LENGTHS * 2, 16, 42, window, replicas, 0, epoch=0, batches_done=100, both_orders=True)
+    assert list(entered) == parts[0][100:]

@@ -1,5 +1,6 @@
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -8,7 +9,7 @@ from helpers import HEADER, ROWS, make_rows, write_csv, write_mrpc
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.files import read_chunks, read_file
-from mrpc_lightning.pairs.sources import COLUMNS, check, read_folder, read_hub
+from mrpc_lightning.pairs.sources import COLUMNS, check, digest, read_folder, read_hub
 from mrpc_lightning.pairs.splits import hold_out
 
 NAMES = ["not_equivalent", "equivalent"]
@@ -249,6 +250,24 @@ def test_a_bad_file_is_named_with_its_line_and_the_remedy(tmp_path: Path, case: 
     with pytest.raises(InputError, match=message) as caught:
         check(read_file(tmp_path / name, "train_file"), COLUMNS, NAMES, True)
     assert str(caught.value).startswith("data.train_file") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "1.01", "-0.1", "likely", "nan"])
+def test_a_soft_label_is_a_probability(tmp_path: Path, value: str) -> None:
+    header = ("sentence1", "sentence2", "label", "teacher")
+    rows: list[Any] = [("a", "b", 1, "0.25"), ("c", "d", 0, 1), ("e", "f", 1, value)]
+    columns = [*COLUMNS, "teacher"]
+    path = write_csv(tmp_path / "a.csv", rows, header)
+    with pytest.raises(InputError, match=rf"a.csv, line 4: teacher '{value}' is no probability, a number from 0 to 1"):
+        check(read_file(path, "train_file"), columns, NAMES, True)
+    pairs = check(read_file(write_csv(path, rows[:2], header), "train_file"), columns, NAMES, True)
+    assert pairs["soft_label"][:] == [0.25, 1.0] and pairs["label"][:] == [1, 0]
+    others = check(
+        read_file(write_csv(path, [(*rows[0][:3], "0.26"), rows[1]], header), "train_file"), columns, NAMES, True
+    )
+    assert digest(pairs) != digest(others) and digest(pairs) != digest(pairs.remove_columns("soft_label"))
+    with pytest.raises(InputError, match="no column 'teacher'; .*Say which one it is with data.soft_label_column"):
+        check(read_file(write_csv(path, make_rows(3)), "train_file"), columns, NAMES, True)
 
 
 def test_a_folder_without_mrpc_says_what_it_looked_for(tmp_path: Path) -> None:

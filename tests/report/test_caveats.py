@@ -161,6 +161,7 @@ def test_a_schedule_that_does_not_reach_its_end_is_warned_of_unless_early_stoppi
 
 def test_a_sound_run_is_warned_of_nothing() -> None:
     assert caveats.of_schedule(72, 72, 0.0, 1e-3) == []
+    assert caveats.of_schedule(24, 72, 1e-3, 1e-3, "constant") == []
 
 
 def test_metrics_of_a_part_of_the_pairs_say_so(

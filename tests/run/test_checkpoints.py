@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import LAST, RUN, Forked, fails, load, make_rows, read_predictions, stop, wait_for
+from helpers import LAST, RUN, Forked, differences, fails, load, make_rows, read_predictions, stop, wait_for
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import mrpc_lightning
@@ -53,6 +53,52 @@ def test_a_run_copied_elsewhere_needs_neither_its_encoder_nor_its_old_folder(
     shutil.copy(there / "checkpoints/best.ckpt", alone)
     main(["export", "--ckpt_path", str(alone), "--to=exported"])
     assert (Path("exported") / "tokenizer.json").is_file()
+
+
+def test_the_mean_of_the_best_checkpoints_is_scored_and_used(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    kept = [f"--model_checkpoint.{value}" for value in ("save_top_k=3", "monitor=val_loss", "mode=min")]
+    main(["fit", *arguments, *kept, "--trainer.max_epochs=4", "--early_stopping.patience=4"])
+    folder, found = RUN / "checkpoints", json.loads((RUN / "metrics.json").read_text())
+    losses = sorted((epoch["val_loss"], epoch["step"]) for epoch in found["epochs"])[:3]
+    steps = [step for _, step in losses]
+    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt", *(f"best-{n}.ckpt" for n in steps)}
+    assert found["averaged"] == sorted(steps) and found["checkpoint"] == "checkpoints/best.ckpt"
+    assert found["optimizer_step"] == steps[0] and "epoch" not in found
+    weights = [load(folder / f"best-{step}.ckpt")["state_dict"] for step in steps]
+    mean = load(folder / "best.ckpt")["state_dict"]
+    for name, value in mean.items():
+        expected = sum(state[name].double() for state in weights) / 3
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-7)
+    assert any(not torch.equal(mean[name], state[name]) for state in weights for name in mean)
+    model = mrpc_lightning.Predictor.from_run("best").model
+    torch.testing.assert_close(dict(model.state_dict()), mean, rtol=0, atol=0)
+    printed = capsys.readouterr().out
+    assert re.search(r"^mean of 3 checkpoints  \d", printed, re.MULTILINE) and "best checkpoint" not in printed
+    main(["test", CPU])
+    assert figures(RUN / "test_metrics.json") == figures(RUN / "metrics.json")
+    assert "mean of the weights after optimizer steps " + ", ".join(map(str, sorted(steps))) in capsys.readouterr().out
+    main(["export", "--to=exported"])
+    assert "mean of those after optimizer steps" in Path("exported/README.md").read_text()
+
+    # Stopped before it was scored, and elsewhere by now; then with an epoch more.
+    moved = tmp_path_factory.mktemp("elsewhere") / "run"
+    shutil.move(RUN, moved)
+    before = load(moved / "checkpoints/best.ckpt")
+    for name in ("metrics.json", "checkpoints/best.ckpt"):
+        (moved / name).unlink()
+    main(["fit", f"--ckpt_path={moved}"])
+    assert figures(moved / "metrics.json").items() <= found.items()
+    assert differences(before, load(moved / "checkpoints/best.ckpt")) == []
+    main(["fit", f"--ckpt_path={moved}", "--trainer.max_epochs=5"])
+    assert len(json.loads((moved / "metrics.json").read_text())["averaged"]) == 3
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_run_keeps_one_checkpoint_or_more(count: int, capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    message = fails(capsys, ["fit", f"--model_checkpoint.save_top_k={count}"])
+    assert f"--model_checkpoint.save_top_k {count}: 1, the best, or more, which are averaged" in message
 
 
 def test_an_exported_folder_gives_the_checkpoints_logits_and_names(

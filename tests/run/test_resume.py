@@ -6,15 +6,26 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers import LAST, RUN, Forked, curve, differences, fails, load, rewrite, stop, train
+from helpers import LAST, RUN, Forked, curve, differences, fails, load, make_rows, rewrite, stop, train, write_csv
 
 from mrpc_lightning import ParaphraseClassifier, main
 from mrpc_lightning.run.state import moved
 
 SLOW = pytest.mark.slow
+# Every key of a recipe; 16 steps an epoch.
+RECIPE = [
+    "--model.layer_decay=0.5",
+    "--model.reinit_layers=1",
+    "--model.label_smoothing=0.1",
+    "--model.class_weights=[2.0, 1.0]",
+    "--model.schedule=cosine",
+    "--data.both_orders=true",
+    "--data.soft_label_column=label_of_others",
+]
 PARTIAL = LAST.with_name("last.ckpt.tmp")
 
 
@@ -63,6 +74,8 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
         pytest.param(["--trainer.max_steps=13", "--trainer.max_epochs=-1"], 11, marks=SLOW),
         pytest.param(["--trainer.val_check_interval=0.5"], 4, marks=SLOW),
         (["--trainer.val_check_interval=3"], 7),
+        (["--model_checkpoint.save_top_k=2", "--trainer.max_epochs=3"], 19),
+        (RECIPE, 13),
         pytest.param(["--trainer.check_val_every_n_epoch=2"], 8, marks=SLOW),
         pytest.param(["--trainer.limit_train_batches=5"], 7, marks=SLOW),
         pytest.param(["--data.bucketing=false"], 5, marks=SLOW),
@@ -73,6 +86,8 @@ def test_other_ways_to_train_go_on_as_well(
     options: list[str], step: int, project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["fit", *arguments, "--trainer.log_every_n_steps=1", *options]
+    rows: list[Any] = [(*row, number / 60) for number, row in enumerate(make_rows(60))]
+    write_csv(project / "train.csv", rows, ("sentence1", "sentence2", "label", "label_of_others"))
     main(words)
     shutil.move("tb_logs", "finished")
     stop(words, monkeypatch, step)
@@ -145,6 +160,42 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(
     resumed = main(["fit", "--ckpt_path=last", "--early_stopping.patience=4"])
     # The first epoch was the best, and the two that were waited for count.
     assert resumed.trainer.current_epoch == 5
+
+
+def test_validations_in_mid_epoch_count_are_kept_and_are_gone_on_from(
+    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 8 steps an epoch, so validations after 4, 8, 12, ... With a rate of 0 the first of them is the best.
+    words = ["fit", *arguments, "--trainer.max_epochs=3", "--trainer.val_check_interval=0.5"]
+    words += ["--trainer.log_every_n_steps=1", "--model.learning_rate=0", "--early_stopping.patience=4"]
+    stop(words, monkeypatch, 10)
+    main(["fit", "--ckpt_path=last"])
+    found = json.loads((RUN / "metrics.json").read_text())
+    assert load(RUN / "checkpoints/best.ckpt")["global_step"] == found["optimizer_step"] == 4 and found["epoch"] == 1
+    assert load(LAST)["global_step"] == 5 * 4, "the first validation and the four that were waited for"
+    assert [step for step, _ in curve(RUN)["val_f1"]] == [3, 7, 11, 15, 19]
+    assert "a larger early_stopping.patience" in found["diagnosis"]
+    # It stopped in the middle of the third epoch, whose rest comes next.
+    time.sleep(1.1)
+    longer = ["--early_stopping.patience=5", "--trainer.max_epochs=4"]
+    main(["fit", "--ckpt_path=last", *longer])
+    main([*words, *longer])
+    resumed, whole = (curve(RUN.with_name(f"version_{n}")) for n in (0, 1))
+    assert len(whole["train_loss_step"]) == 6 * 4
+    assert {name: resumed[name] for name in ("train_loss_step", "val_f1", "val_loss")} == {
+        name: whole[name] for name in ("train_loss_step", "val_f1", "val_loss")
+    }
+
+
+def test_the_best_validation_is_kept_though_it_came_in_mid_epoch(project: Path, arguments: list[str]) -> None:
+    words = ["fit", *arguments, "--trainer.max_epochs=3", "--trainer.val_check_interval=3"]
+    main([*words, "--early_stopping.patience=9"])
+    scores = dict(curve(RUN)["val_f1"])
+    best = max(scores, key=lambda step: scores[step])  # the first, of several
+    found = json.loads((RUN / "metrics.json").read_text())
+    assert len(scores) == 6 and best + 1 == found["optimizer_step"]
+    assert found["f1"] == pytest.approx(scores[best]) and found["epoch"] == best // 8 + 1
+    assert load(RUN / "checkpoints/best.ckpt")["global_step"] == best + 1
 
 
 @pytest.mark.parametrize("forgotten", ["random", *(pytest.param(part, marks=SLOW) for part in ("metrics", "position"))])
