@@ -193,7 +193,7 @@ class MRPCDataModule(LightningDataModule):
             raise InputError(f"{key}: a column of data.train_file, which is not set; give the file, or leave this out")
         if name != "train" and (path := values[f"{name}_file"]):
             return self.check(read_file(Path(path), f"{name}_file"), labelled)
-        tables = self._tables = self._tables or self._read_all()
+        tables = self._tables = self._tables or sources.read_all(values)
         held_out = "train" in tables and "validation" not in tables and not values["validation_file"]
         if held_out and name in ("train", "validation"):
             if name == "validation" and not values["train_file"]:
@@ -273,14 +273,6 @@ class MRPCDataModule(LightningDataModule):
             return "test"
         # Next to a fold, on which the epoch is chosen, the validation split is a second look.
         return "validation" if split == "test" and self.hparams["fold"] and not self.hparams["test_file"] else split
-
-    def _read_all(self) -> dict[str, Table]:
-        values = self.hparams
-        if values["train_file"]:
-            return {"train": read_file(Path(values["train_file"]), "train_file")}
-        if values["data_dir"]:
-            return sources.read_folder(Path(values["data_dir"]))
-        return sources.read_hub(values["dataset_name"], values["dataset_config"])
 
     def _tokenize(self, pairs: Dataset, cache: bool) -> tuple[Dataset, int]:
         files = self.tokenizer_files if cache else None

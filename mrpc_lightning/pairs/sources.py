@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,15 @@ class OtherLabels(InputError):
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(f"{what}; {advice}")
         self.what = what
+
+
+def read_all(values: Mapping[str, Any]) -> dict[str, Table]:
+    """Read every split that is where the training pairs are, by the values of `MRPCDataModule`."""
+    if values["train_file"]:
+        return {"train": read_file(Path(values["train_file"]), "train_file")}
+    if values["data_dir"]:
+        return read_folder(Path(values["data_dir"]))
+    return read_hub(values["dataset_name"], values["dataset_config"])
 
 
 def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:

@@ -1,6 +1,6 @@
 """A checkpoint's file: written whole or not at all; `origin.read_checkpoint` reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +96,17 @@ def average(checkpoints: list[Path]) -> dict[str, Any]:
     (Izmailov et al. 2018); the metrics of none of them are the average's.
     """
     contents = [read_checkpoint(path) for path in checkpoints]
-    states = [content["state_dict"] for content in contents]
-    weights = {
+    weights = mean([content["state_dict"] for content in contents])
+    steps = sorted(content["global_step"] for content in contents)
+    return {**contents[0], "state_dict": weights, "metrics": {}, "averaged": steps}
+
+
+def mean(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return the mean of several models' weights; of whole numbers the first one's."""
+    return {
         name: torch.stack([state[name] for state in states]).mean(dim=0) if tensor.is_floating_point() else tensor
         for name, tensor in states[0].items()
     }
-    steps = sorted(content["global_step"] for content in contents)
-    return {**contents[0], "state_dict": weights, "metrics": {}, "averaged": steps}
 
 
 def copied(content: Any) -> Any:

@@ -20,6 +20,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED, ParaphraseClassifier
 from mrpc_lightning.origin import read_checkpoint
 from mrpc_lightning.report.metrics import Array, intervals, measure, plain
+from mrpc_lightning.run.checkpoint import mean
 from mrpc_lightning.run.run import Run, replacing
 from mrpc_lightning.study import statistics
 from mrpc_lightning.study.plan import Unit
@@ -61,14 +62,6 @@ def soup(folder: Path, units: Sequence[Unit], train: Callable[[Sequence[str]], N
     train(["test", "--ckpt_path", str(run.folder)])
     run.write("metrics.json", json.dumps({**run.read("test_metrics.json"), "seeds": chosen}, indent=2) + "\n")
     return f"soup of {len(chosen)} of {len(units)} runs' weights, chosen on the validation split", run
-
-
-def mean(weights: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Return the mean of several models' weights; of what is no number with a fraction, the first one's."""
-    return {
-        name: torch.stack([one[name] for one in weights]).mean(dim=0) if tensor.is_floating_point() else tensor
-        for name, tensor in weights[0].items()
-    }
 
 
 def predict(unit: Unit, pairs: Dataset, weights: Mapping[str, torch.Tensor] | None = None) -> Array:
