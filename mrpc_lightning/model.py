@@ -220,13 +220,13 @@ class ParaphraseClassifier(LightningModule):
         return logits
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return a batch's mean loss; `train_loss` is its mean over an epoch.
+        """Return the mean loss of a batch: cross-entropy, maybe smoothed, weighted, and against `soft_labels`.
 
-        It is validation's cross-entropy, unless it is smoothed, weighted or against `soft_labels`. The weighted sum is
-        divided by the sum of the weights of the batch's labels; with `soft_labels`, by the number of pairs.
+        A weighted sum is divided by the sum of the weights of the batch's labels; with `soft_labels`, by the number of
+        pairs. This is `train_loss_step`. The epoch's `train_loss` is the plain cross-entropy, as `val_loss` is.
         """
         options = {"weight": self.class_weights, "label_smoothing": self.hparams["label_smoothing"]}
-        loss = self._step(batch, self.train_metrics, batch.get("soft_labels", batch["labels"]), **options)
+        loss = self._step(batch, self.train_metrics, target=batch.get("soft_labels", batch["labels"]), **options)
         self.log("train_loss_step", loss, prog_bar=True)
         scheduler: Any = self.lr_schedulers()
         self.log("learning_rate", scheduler.get_last_lr()[0])
@@ -234,24 +234,24 @@ class ParaphraseClassifier(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
-        self._step(batch, self.val_metrics, batch["labels"])
+        self._step(batch, self.val_metrics)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add a batch to the test metrics."""
-        self._step(batch, self.test_metrics, batch["labels"])
+        self._step(batch, self.test_metrics)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the probabilities of both classes, in float32: of shape (batch, 2), or (batch, 2 orders, 2)."""
         probabilities: Tensor = self(**batch).float().softmax(dim=-1)
         return probabilities
 
-    def _step(self, batch: dict[str, Tensor], metrics: EpochMetrics, target: Tensor, **options: Any) -> Tensor:
+    def _step(self, batch: dict[str, Tensor], metrics: EpochMetrics, **objective: Any) -> Tensor:
         logits: Tensor = self(**batch)
         if logits.dim() == 3:  # the logarithm of the mean probability of both orders, but for a constant
             logits = logits.float().log_softmax(dim=-1).logsumexp(dim=1)
-        loss = cross_entropy(logits, target, **options)
+        loss = cross_entropy(logits, batch["labels"])
         metrics.update(loss, logits, batch["labels"])
-        return loss
+        return cross_entropy(logits, **objective) if objective else loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's metrics. Once an epoch: to log a metric costs more than to update it."""

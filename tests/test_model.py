@@ -237,7 +237,7 @@ def test_the_name_alone_changes_the_encoder(tmp_path: Path, encoder: str, kind: 
 def test_only_the_training_loss_is_smoothed_weighted_and_against_soft_labels(
     tmp_path: Path, encoder: str, soft: bool, smoothing: float, weights: list[float] | None
 ) -> None:
-    # Nothing moves, nothing is dropped, and the epoch is one batch: train_loss is that of the pretrained weights.
+    # Nothing moves, nothing is dropped, and the epoch is one batch: the loss is that of the pretrained weights.
     still: dict[str, Any] = {"learning_rate": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}
     model = ParaphraseClassifier(encoder, **still, label_smoothing=smoothing, class_weights=weights)
     data = make_data(tmp_path, encoder, batch_size=60, soft_label_column="p" if soft else None)
@@ -255,17 +255,20 @@ def test_only_the_training_loss_is_smoothed_weighted_and_against_soft_labels(
             found.append((loss, label))
         return found
 
+    assert trainer.num_training_batches == 1
     training = losses(rows, smoothing)
     total = sum(loss for loss, _ in training)
     divided_by = sum(weights[label] for _, label in training) if weights and not soft else 60
-    assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(total / divided_by, rel=1e-5)
+    assert float(trainer.callback_metrics["train_loss_step"]) == pytest.approx(total / divided_by, rel=1e-5)
+    trained_loss = trainer.callback_metrics["train_loss"]
     plain = [loss for loss, _ in losses(make_rows(25, seed=1), 0.0)]
     assert float(trainer.callback_metrics["val_loss"]) == pytest.approx(sum(plain) / 25, rel=1e-5)
     scored = trainer.test(model, data.train_dataloader(), verbose=False)[0]  # soft labels among them
     labels = torch.tensor([label for _, label in training])
     shares = torch.tensor(expected_of(model, [row[:2] for row in rows]))
-    expected = torch.nn.functional.binary_cross_entropy(shares, labels.float())
-    assert scored["test_loss"] == pytest.approx(float(expected), rel=1e-5)
+    expected = float(torch.nn.functional.binary_cross_entropy(shares, labels.float()))
+    assert scored["test_loss"] == pytest.approx(expected, rel=1e-5)
+    assert float(trained_loss) == pytest.approx(expected, rel=1e-5), "a curve beside validation's"
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

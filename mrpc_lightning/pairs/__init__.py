@@ -1,5 +1,5 @@
 """What the data is made of.
 
-`files` reads tables, `sources` finds MRPC and other data sets and checks their pairs, `tokens` tokenizes them, and
-`batches` decides which pairs share a batch.
+`files` reads tables, `sources` finds MRPC and other data sets and checks their pairs, `tokens` tokenizes them,
+`batches` decides which pairs share a batch, and `values` checks the keys.
 """

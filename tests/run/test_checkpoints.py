@@ -67,7 +67,9 @@ def test_the_mean_of_the_best_checkpoints_is_scored_and_used(
     assert found["averaged"] == sorted(steps) and found["checkpoint"] == "checkpoints/best.ckpt"
     assert found["optimizer_step"] == steps[0] and "epoch" not in found
     weights = [load(folder / f"best-{step}.ckpt")["state_dict"] for step in steps]
-    mean = load(folder / "best.ckpt")["state_dict"]
+    best = load(folder / "best.ckpt")
+    mean = best["state_dict"]
+    assert best["metrics"] == {}, "those of one of them are not the mean's"
     for name, value in mean.items():
         expected = sum(state[name].double() for state in weights) / 3
         torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-7)
