@@ -18,7 +18,6 @@ from mrpc_lightning.pairs.files import Table, read_file
 from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
 from mrpc_lightning.pairs.values import check_values
 
-Split = Literal["train", "validation", "test"]
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
 
 
@@ -43,8 +42,7 @@ class MRPCDataModule(LightningDataModule):
         sentence1_column: Column of the first sentence, in files and data sets.
         sentence2_column: Column of the second sentence.
         label_column: Column of the label: 0 and 1, or the class's name.
-        soft_label_column: Column of `train_file` with the probability of the positive class, such as other models have
-            predicted: training learns it in place of the label (distillation, Hinton et al. 2015).
+        soft_label_column: Column of the positive class's probability, which training learns in place of the label.
         validation_share: Share of `train_file` to hold out, each class in proportion, without a `validation_file`.
         fold: Such as "3/10": the third tenth of the training pairs is left out and validated on, and `test` scores the
             validation split. Pairs that share a sentence are in one fold.
@@ -53,8 +51,7 @@ class MRPCDataModule(LightningDataModule):
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
         batch_size: Training pairs a process and step.
         eval_batch_size: Pairs a process and step in validation, test and prediction.
-        both_orders: An epoch has each training pair twice, in both orders of its sentences, never in one batch: twice
-            the steps. ELECTRA's `double_unordered`.
+        both_orders: Train on each pair in both orders of its sentences, never in one batch: twice the steps.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
         pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for `model.compile`.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
@@ -80,7 +77,7 @@ class MRPCDataModule(LightningDataModule):
         validation_share: float = 0.1,
         fold: str | None = None,
         split_seed: int = 42,
-        test_split: Split | None = None,
+        test_split: Literal["train", "validation", "test"] | None = None,
         max_length: int = 128,
         batch_size: int = 16,
         eval_batch_size: int = 64,
@@ -188,9 +185,6 @@ class MRPCDataModule(LightningDataModule):
     def _read(self, split: str, name: str) -> Dataset:
         values, labelled = self.hparams, split != "predict"
         soft = name == "train" and values["soft_label_column"] is not None
-        if soft and not values["train_file"]:
-            key = f"data.soft_label_column {values['soft_label_column']}"
-            raise InputError(f"{key}: a column of data.train_file, which is not set; give the file, or leave this out")
         if name != "train" and (path := values[f"{name}_file"]):
             return self.check(read_file(Path(path), f"{name}_file"), labelled)
         tables = self._tables = self._tables or sources.read_all(values)

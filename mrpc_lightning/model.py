@@ -40,9 +40,8 @@ class ParaphraseClassifier(LightningModule):
     pairs are scored in both orders of their sentences, the tokens are of shape (batch, 2 orders, tokens).
 
     Args:
-        model_name: An encoder on the Hugging Face Hub, a local folder, or "demo" for the embedded one. Any that
-            `AutoModelForSequenceClassification` loads. Of a run's folder its best checkpoint, or a checkpoint file. A
-            trained head for two classes is kept, whatever they were called.
+        model_name: An encoder on the Hugging Face Hub, a local folder or a run: any that
+            `AutoModelForSequenceClassification` loads; or "demo". A trained head for two classes is kept.
         revision: Branch, tag or commit of the encoder on the Hub.
         pretrained: Start from pretrained weights; false starts from random ones, of the same shape.
         label_names: Names of the negative and of the positive class, in this order. F1 is the positive class's.

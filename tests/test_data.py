@@ -281,7 +281,7 @@ def test_soft_labels_come_with_training_pairs_alone(project: Path, encoder: str)
 def test_soft_labels_need_a_file_with_their_column(project: Path, encoder: str) -> None:
     with pytest.raises(InputError, match="train.csv: no column 'p'; it has .*data.soft_label_column"):
         make_data(encoder, soft_label_column="p", **FILES)
-    with pytest.raises(InputError, match="^data.soft_label_column p: a column of data.train_file, which is not set"):
+    with pytest.raises(InputError, match="no column 'p'; it has .*data.soft_label_column"):
         MRPCDataModule("demo", dataset_name="demo", soft_label_column="p", max_length=64).setup("fit")
     with pytest.raises(InputError, match="data.soft_label_column label: 4 columns, and two of them are the same"):
         MRPCDataModule("demo", soft_label_column="label")
