@@ -16,7 +16,7 @@ from mrpc_lightning.cli.parser import Parser, flags_given, without
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.deploy import export as exporting
 from mrpc_lightning.deploy import predict as predicting
-from mrpc_lightning.deploy.predictor import Predictor, show
+from mrpc_lightning.deploy.predictor import Predictor, calibration_of, show
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_width
@@ -122,12 +122,13 @@ def predict(cli: CLI) -> None:
     """Predict one pair, those of standard input, or all of a file."""
     predicting.check(cli.config)
     config, values = cli.config, cli.config.data
+    calibration = calibration_of(folder_of(cli).folder) if config.calibrated else None
     if config.pair is not None or values.predict_file == "-":
         with contextlib.redirect_stdout(sys.stderr):
             announce(cli)
         cli.model.tokenizer, cli.model.max_length = cli.datamodule.load_tokenizer(), values.max_length
         cli.model.autocast_dtype = torch.bfloat16 if cli.trainer.precision == "bf16-mixed" else None
-        predictor = Predictor(cli.model, cli.trainer.strategy.root_device)
+        predictor = Predictor(cli.model, cli.trainer.strategy.root_device, calibration)
         if config.pair:
             print(show(predictor.predict([tuple(config.pair)])[0]))
             return
@@ -146,8 +147,9 @@ def predict(cli: CLI) -> None:
         "precision": str(cli.trainer.precision),
         **cli.model.hparams,
         **{name: values[name] for name in ("max_length", "sentence1_column", "sentence2_column")},
+        "calibration": calibration,
     }
-    predicting.run(cli.trainer, cli.model, cli.datamodule, path, made_by, config.glue)
+    predicting.run(cli.trainer, cli.model, cli.datamodule, path, made_by, config.glue, calibration)
 
 
 def export(cli: CLI) -> None:

@@ -17,6 +17,10 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "The table to write: .csv, .tsv, .jsonl or .parquet. Unset: predictions.csv in the run's folder.",
         },
         "glue": {"action": "store_true", "help": "Write GLUE's MRPC.tsv instead, into the run's folder."},
+        "calibrated": {
+            "action": "store_true",
+            "help": "Use the threshold and the temperature that a study with --folds has left in the run.",
+        },
         "pair": {
             "type": str,
             "nargs": 2,
@@ -103,6 +107,7 @@ HELP: dict[str, tuple[str, dict[str, str]]] = {
             "output": "",
             "pair": "",
             "glue": "",
+            "calibrated": "",
             "data.eval_batch_size": SPEED_ALONE,
         },
     ),

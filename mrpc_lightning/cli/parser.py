@@ -30,7 +30,8 @@ SECTIONS: dict[str, type] = {
     "model_checkpoint": ModelCheckpoint,
 }
 # Words that take no value, or two; or all up to the next one.
-ARITY = dict.fromkeys(("debug", "glue", "onnx", "int8", "public", "print_config", "help", "soup", "distill"), 0)
+SWITCHES = ("calibrated", "soup", "distill")
+ARITY = dict.fromkeys(("debug", "glue", "onnx", "int8", "public", "print_config", "help", *SWITCHES), 0)
 ARITY |= {"pair": 2, "grid": -1, "search": -1}
 YAML_BOOLS = "; YAML reads yes, no, on and off as true and false: put quotes around them"
 

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ from mrpc_lightning.hub import transport_error
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
 from mrpc_lightning.pairs.tokens import lengths
+from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.report.metrics import measure
 from mrpc_lightning.run.run import Run
 
@@ -94,6 +96,8 @@ def run(
         known = origin.lineage(content, run.folder) if run and content else data.ancestors
         if known:
             origin.save(known, unfinished)
+        if run and Calibration.read(run.folder):
+            shutil.copy(run.folder / FILE, unfinished)
         onnx = to_onnx(encoder, data, unfinished, config.int8) if config.onnx or config.int8 else {}
         name = config.push_to_hub or str(folder)
         text = card.write(run, checkpoint, content, model.hparams["label_names"], name, onnx, data.ancestors)

@@ -32,6 +32,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.pairs.files import read_chunks
+from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.run import replacing
 from mrpc_lightning.run.scoring import Array, score
@@ -76,6 +77,7 @@ def run(
     path: Path,
     made_by: Mapping[str, Any],
     glue: bool = False,
+    calibration: Calibration | None = None,
 ) -> None:
     """Score all pairs and write the table. All of them are checked before the first is scored.
 
@@ -89,6 +91,7 @@ def run(
         path: The table: CSV, TSV, JSON lines or Parquet, by its ending.
         made_by: Everything that the predictions depend on but weights and pairs.
         glue: Write GLUE's table, of index and prediction as numbers.
+        calibration: How probabilities become predictions, where not by the likelier class.
 
     Raises:
         InputError: If a row is not in order, the pairs change meanwhile, or another command does the same.
@@ -118,7 +121,9 @@ def run(
                     continue
                 found = score_pairs(trainer, model, data, pairs)
                 if trainer.is_global_zero:
-                    write_part(folder / PART.format(number), pairs, found, label_names)
+                    found = found if calibration is None else calibration.scale(found)
+                    threshold = None if calibration is None else calibration.threshold
+                    write_part(folder / PART.format(number), pairs, found, label_names, threshold)
                 trainer.strategy.barrier()
                 done = number + 1
             bar.close()
@@ -203,12 +208,13 @@ def score_pairs(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataMod
     return (found.mean(axis=1) if found.ndim == 3 else found)[: len(pairs)]
 
 
-def write_part(path: Path, pairs: Dataset, found: Array, label_names: list[str]) -> None:
-    """Write the predictions for some pairs, whole or not at all."""
+def write_part(path: Path, pairs: Dataset, found: Array, label_names: list[str], threshold: float | None) -> None:
+    """Write the predictions for some pairs, whole or not at all; without a threshold the likelier class."""
+    labels = found.argmax(axis=1) if threshold is None else found[:, 1] > threshold
     table = pyarrow.table(
         {
             **{name: pairs[name][:] for name in ("idx", "sentence1", "sentence2")},
-            "prediction": [label_names[label] for label in found.argmax(axis=1)],
+            "prediction": [label_names[int(label)] for label in labels],
             **{f"probability_{label_names[label]}": found[:, label].astype(numpy.float32) for label in (0, 1)},
         }
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -15,7 +16,8 @@ from mrpc_lightning.model import ParaphraseClassifier, Prediction
 from mrpc_lightning.nn.encoder import check_weights, without_code
 from mrpc_lightning.origin import read_checkpoint
 from mrpc_lightning.pairs.tokens import load_tokenizer
-from mrpc_lightning.run.run import LOGS, find_checkpoint
+from mrpc_lightning.report.calibration import FILE, Calibration
+from mrpc_lightning.run.run import LOGS, Run, find_checkpoint
 from mrpc_lightning.text import CONTROLS, printable
 
 PLAIN: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
@@ -27,14 +29,25 @@ class Predictor:
     Args:
         model: The model, with its tokenizer.
         device: Where to compute, such as "cuda". Unset: where the model is.
+        calibration: How probabilities become predictions. Unset: the likelier class.
     """
 
-    def __init__(self, model: ParaphraseClassifier, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        model: ParaphraseClassifier,
+        device: torch.device | str | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.model = model.eval() if device is None else model.eval().to(device)
+        self.calibration = calibration
 
     @classmethod
     def from_run(
-        cls, ckpt_path: str | Path = "best", logs: str | Path = LOGS, device: torch.device | str | None = None
+        cls,
+        ckpt_path: str | Path = "best",
+        logs: str | Path = LOGS,
+        device: torch.device | str | None = None,
+        calibrated: bool = False,
     ) -> "Predictor":
         """Load what a run has trained, or a model folder that `export` wrote, with its tokenizer.
 
@@ -46,22 +59,32 @@ class Predictor:
                 that `export` wrote.
             logs: The folder in which runs are searched.
             device: Where to compute. Unset: on the CPU.
+            calibrated: Use the threshold and the temperature that `study --folds` has left in the folder.
 
         Raises:
             InputError: If there is no such checkpoint or folder, or it is damaged.
         """
         if (Path(ckpt_path) / "config.json").is_file():
-            return cls(load_exported(Path(ckpt_path)), device)
+            found = calibration_of(Path(ckpt_path)) if calibrated else None
+            return cls(load_exported(Path(ckpt_path)), device, found)
         checkpoint = find_checkpoint(str(ckpt_path), Path(logs))
         content = read_checkpoint(checkpoint)
+        found = calibration_of(Run.of(checkpoint).folder) if calibrated else None
         try:
-            return cls(ParaphraseClassifier.restore(content), device)
+            return cls(ParaphraseClassifier.restore(content), device, found)
         except InputError as error:
             raise InputError(f"ckpt_path {checkpoint}: {error}") from error
 
     def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
         """Return a prediction for each pair of sentences, in their order; see `ParaphraseClassifier.predict`."""
-        return self.model.predict(pairs, batch_size)
+        found = self.model.predict(pairs, batch_size)
+        if self.calibration is None or not found:
+            return found
+        shares = self.calibration.scale(numpy.array([[*one.probabilities.values()] for one in found]))
+        names, threshold = list(found[0].probabilities), self.calibration.threshold
+        return [
+            Prediction(names[int(b > threshold)], dict(zip(names, (a, b), strict=True))) for a, b in shares.tolist()
+        ]
 
     def predict_lines(
         self, lines: Iterable[str], columns: tuple[str, str] = ("sentence1", "sentence2")
@@ -113,6 +136,18 @@ class Predictor:
         shares = {f"probability_{name}": round(share, 6) for name, share in prediction.probabilities.items()}
         text = json.dumps({**row, "prediction": prediction.label, **shares}, ensure_ascii=False)
         return CONTROLS.sub(lambda found: json.dumps(found.group())[1:-1], text)
+
+
+def calibration_of(folder: Path) -> Calibration:
+    """Return the calibration of a run or of a model folder.
+
+    Raises:
+        InputError: If it has none.
+    """
+    found = Calibration.read(folder)
+    if found is None:
+        raise InputError(f"--calibrated: {folder} has no {FILE}; a study with --folds leaves it in its runs")
+    return found
 
 
 def show(prediction: Prediction) -> str:

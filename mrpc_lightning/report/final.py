@@ -17,6 +17,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.report import caveats, metrics, overlap, page, plots
+from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.report.curves import diagnose
 from mrpc_lightning.run import provenance
 from mrpc_lightning.run.recorder import RunRecorder, log_hyperparameters, say
@@ -144,10 +145,18 @@ def evaluate(
     if not trainer.is_global_zero:
         return {}
     title, prefix = "this checkpoint", f"{name}_"
-    about = {"checkpoint": weights, **overlap.score(scored, run.metrics.get("overlap_threshold"))}
+    about: dict[str, Any] = {"checkpoint": weights, **overlap.score(scored, run.metrics.get("overlap_threshold"))}
+    calibration = Calibration.read(run.folder)
+    if calibration is not None:
+        about["calibrated"] = calibration.score(scored.labels, scored.probabilities)
     content = write(trainer, model, data, run, scored, split, title, about, warnings, prefix)
     say(trainer, printable(f"{split} split of {content['source']}, {len(data.pairs[split]):,} pairs"))
     show(model, content, title)
+    if "calibrated" in content:
+        values = "  ".join(
+            f"{name} {number:.4f}" for name, number in content["calibrated"].items() if number is not None
+        )
+        say(trainer, f"calibrated, as `predict --calibrated` does: {values}")
     report = f"\nreport  {run.folder / 'test_report.html'}" if name == "test" else ""
     say(trainer, f"also in {run.folder / f'{name}_metrics.json'}{report}")
     return content

@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 from scipy.optimize import minimize_scalar
 
+from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.report.metrics import Array, Labels, best_threshold, intervals, measure, plain
 from mrpc_lightning.study.plan import Unit
 from mrpc_lightning.study.predictions import Pair, Predictions, both
@@ -24,8 +25,8 @@ def collect(units: Sequence[Unit]) -> dict[str, Any]:
     A pair that several runs left out counts once, with the mean of their probabilities.
 
     Returns:
-        `out_of_fold`: `pairs`; accuracy and F1 with their `intervals` over pairs; the `threshold` of the best F1, with
-        the accuracy and F1 that it gives on the same pairs (`tuned`), which flatter it; and the `temperature`.
+        `out_of_fold`: `pairs`; accuracy and F1 with their `intervals` over pairs; the `temperature`, and with it the
+        `threshold` of the best F1; and what both give on the same pairs (`tuned`), which flatters them.
         `doubtful`: the pairs to whose label the runs give the least probability.
     """
     sums: dict[Pair, list[float]] = {}
@@ -40,19 +41,22 @@ def collect(units: Sequence[Unit]) -> dict[str, Any]:
     pairs = [*sums]
     labels = numpy.array([classes[pair[3]] for pair in pairs], dtype=numpy.int64)
     positive = numpy.array([float(numpy.mean(shares)) for shares in sums.values()])
-    threshold = best_threshold(labels, positive)
-    scores = [plain(measure(labels, both(found))) for found in (positive, (positive >= threshold).astype(float))]
+    heat = temperature(labels, positive)
+    scaled = Calibration(0.5, heat).scale(both(positive))[:, 1]
+    threshold = best_threshold(labels, scaled)
+    # Halfway to the next lower one: a pair is positive above it, on any machine.
+    threshold = float(numpy.mean([threshold, scaled[scaled < threshold].max(initial=0)]))
     own = numpy.where(labels == 1, positive, 1 - positive)
     doubtful = numpy.argsort(own, kind="stable")[:DOUBTFUL]
     names = ("accuracy", "f1")
     return {
         "out_of_fold": {
             "pairs": len(pairs),
-            **{name: scores[0][name] for name in names},
+            **{name: value for name, value in plain(measure(labels, both(positive))).items() if name in names},
             "intervals": intervals(labels, both(positive), names),
             "threshold": threshold,
-            "tuned": {name: scores[1][name] for name in names},
-            "temperature": temperature(labels, positive),
+            "temperature": heat,
+            "tuned": Calibration(threshold, heat).score(labels, both(positive)),
         },
         "doubtful": [
             {"idx": pairs[row][0], "sentences": pairs[row][1:3], "label": pairs[row][3], "probability": float(own[row])}

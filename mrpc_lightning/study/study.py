@@ -12,6 +12,7 @@ from filelock import FileLock
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from mrpc_lightning.errors import InputError, Stopped
+from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.report.metrics import number
 from mrpc_lightning.run.run import Run, flatten
 from mrpc_lightning.run.signals import requeue
@@ -157,6 +158,10 @@ class Study:
     def write(self, found: dict[str, Any], best: Setting) -> None:
         """Write what the study has found into its folder, and print it."""
         own, table = Run(self.folder), tables.markdown(found)
+        for setting in (one for one in found["settings"] if "out_of_fold" in one):
+            about = {name: setting["out_of_fold"][name] for name in (*Calibration._fields, "pairs")}
+            for run in setting["runs"]:
+                Run(run["folder"]).write(FILE, json.dumps(about, indent=2) + "\n")
         own.path("best.yaml").unlink(missing_ok=True)  # of an earlier end, with fewer runs
         if found["best"]:
             own.write("best.yaml", as_yaml(self.recipe_of(best)))

@@ -58,12 +58,12 @@ def several(name: str, found: Mapping[str, Any]) -> list[str]:
 
 def of_folds(study: Mapping[str, Any]) -> Rows:
     """Return the table of what was scored by runs that had not seen it."""
-    rows = ["out of fold|pairs|F1|accuracy|threshold|F1 there|accuracy there|temperature".split("|")]
+    rows = ["out of fold|pairs|F1|accuracy|temperature|threshold|F1 with both|accuracy with both".split("|")]
     for one in study["settings"]:
         if found := one.get("out_of_fold"):
             scores = [f"{points(found[metric])} {bounds(found['intervals'][metric], '{:.2f}')}" for metric in METRICS]
             tuned = [points(found["tuned"][metric]) for metric in METRICS]
-            last = [f"{found['threshold']:.3f}", *tuned, f"{found['temperature']:.2f}"]
+            last = [f"{found['temperature']:.2f}", f"{found['threshold']:.3f}", *tuned]
             rows.append([one["name"], f"{found['pairs']:,}", *scores, *last])
     return rows
 

@@ -1,0 +1,57 @@
+"""A threshold and a temperature that a study found out of fold, for the predictions of its runs."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+
+from mrpc_lightning.errors import InputError
+from mrpc_lightning.report.metrics import Array, Labels, measure, plain
+from mrpc_lightning.run.run import Run
+
+FILE = "calibration.json"  # of a run, and of a folder that `export` wrote
+
+
+class Calibration(NamedTuple):
+    """How probabilities become predictions.
+
+    Attributes:
+        threshold: A pair is positive where its probability, with the temperature, is above it.
+        temperature: What logits are divided by.
+    """
+
+    threshold: float
+    temperature: float
+
+    @classmethod
+    def read(cls, folder: Path) -> "Calibration | None":
+        """Return what a run or a model folder has; None if it has none.
+
+        Raises:
+            InputError: If it is damaged.
+        """
+        found = Run(folder).read(FILE)
+        if not found and not (folder / FILE).exists():
+            return None
+        values: list[Any] = [found.get(name) for name in cls._fields]
+        if not all(isinstance(value, float) and math.isfinite(value) and value > 0 for value in values):
+            raise InputError(f"{folder / FILE}: damaged; delete it, or let `study --folds` write it again")
+        return cls(*values)
+
+    def scale(self, probabilities: Array) -> Array:
+        """Return probabilities of both classes with the temperature, of shape (pairs, 2)."""
+        with numpy.errstate(divide="ignore"):
+            logits = numpy.log(probabilities) / self.temperature
+        shares = numpy.exp(logits - logits.max(axis=1, keepdims=True))
+        scaled: Array = shares / shares.sum(axis=1, keepdims=True)
+        return scaled
+
+    def score(self, labels: Labels, probabilities: Array) -> Mapping[str, Any]:
+        """Return accuracy and F1 with the threshold, and the loss with the temperature, with both of them."""
+        scaled = self.scale(probabilities)
+        chosen = scaled[:, 1] > self.threshold
+        found = plain(measure(labels, numpy.stack((~chosen, chosen), axis=1).astype(numpy.float64)))
+        loss = plain(measure(labels, scaled))["loss"]
+        return {"accuracy": found["accuracy"], "f1": found["f1"], "loss": loss, **self._asdict()}
