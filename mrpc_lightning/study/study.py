@@ -149,6 +149,7 @@ class Study:
             InputError: If it fails.
         """
         log = Run(self.folder).path(f"logs/{words[0]}.txt")
+        log.parent.mkdir(exist_ok=True)
         with log.open("wb") as file:
             command = [sys.executable, "-m", "mrpc_lightning", *words, "--trainer.enable_progress_bar=false"]
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy
 import pytest
-from helpers import Forked, fails, make_rows, read_predictions, write_csv
+import torch
+from helpers import Forked, fails, load, make_rows, read_predictions, write_csv
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -161,6 +162,49 @@ def test_folds_score_every_training_pair_once_by_a_run_that_has_not_seen_it(
     assert setting["ensemble"]["f1"] == pytest.approx(f1_score(truth, mean > 0.5))
     message = fails(capsys, ["study", *arguments, "--seeds=3"])
     assert "is a run with --data.fold 1/3; give this study another --name" in message
+
+
+@pytest.mark.slow
+def test_one_model_of_several_is_a_run_like_any_other(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*arguments, "--model.learning_rate=3e-3", "--trainer.max_epochs=12", "--early_stopping.patience=12"]
+    planned = units(STUDY, settings([]), 3, 3)
+    rows = [(f"{first} {row}", f"{second} {row}", label) for row, (first, second, label) in enumerate(make_rows(60))]
+    write_csv(project / "train.csv", rows)
+    make_runs(arguments, planned)
+    capsys.readouterr()
+    main(["study", *arguments, "--folds=3", "--soup", "--distill"])
+    assert "one model that learned the probabilities of 3 runs" in capsys.readouterr().out
+    found = json.loads((STUDY / "study.json").read_text())
+    soup, distilled = found["models"]
+    for one in (soup, distilled):
+        main(["predict", "--ckpt_path", one["folder"], "--data.predict_file=validation.csv", "--output=out.csv"])
+        main(["test", "--ckpt_path", one["folder"]])
+        metrics = json.loads((Path(one["folder"]) / "test_metrics.json").read_text())
+        predictions = read_predictions(Path("out.csv"))
+        truth = [row["label"] == "1" for row in read_predictions(project / "validation.csv")]
+        predicted = [row["prediction"] == "equivalent" for row in predictions]
+        assert metrics["f1"] == pytest.approx(one["f1"]) == pytest.approx(f1_score(truth, predicted))
+    # The soup: the mean of the runs that it names, and no worse than the best of them.
+    chosen = json.loads((STUDY / "soup/metrics.json").read_text())["seeds"]
+    weights = [load(STUDY / f"runs/seed_{seed}/checkpoints/best.ckpt")["state_dict"] for seed in chosen]
+    for name, tensor in load(STUDY / "soup/checkpoints/best.ckpt")["state_dict"].items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, sum(one[name] for one in weights) / len(weights))
+    single = [json.loads((STUDY / f"runs/seed_{n}/test_metrics.json").read_text())["f1"] for n in (1, 2, 3)]
+    assert soup["f1"] >= max(single) - 1e-9
+    # The distilled model learned what the run that had not seen a pair says of it, and a tenth of the label.
+    [path] = STUDY.glob("distilled-*.train.jsonl")
+    learned = [json.loads(line) for line in path.read_text().splitlines()]
+    left_out = {
+        (row["sentence1"], row["sentence2"]): float(row["probability_equivalent"])
+        for seed in (1, 2, 3)
+        for row in read_predictions(STUDY / f"runs/seed_{seed}/validation_predictions.csv")
+    }
+    assert len(learned) == 60
+    for row in learned:
+        assert row["soft"] == pytest.approx(0.9 * left_out[row["sentence1"], row["sentence2"]] + 0.1 * row["label"])
 
 
 def comparable(path: Path) -> Any:
