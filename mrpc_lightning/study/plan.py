@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.run.run import Run
@@ -74,10 +75,15 @@ class Unit:
         return [*self.setting.flags, f"--seed_everything={self.seed}", *fold, *places]
 
     @property
-    def is_finished(self) -> bool:
-        """Whether it is trained and scored; one with a fold also on the validation split."""
+    def scored_on(self) -> str:
+        """What its table of the validation split is called: with a fold, on which the epoch was chosen, "test"."""
+        return "validation" if self.fold is None else "test"
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """Its metrics on the validation split; nothing if it is not finished."""
         run = self.run
-        return bool(run.metrics) and (self.fold is None or bool(run.read("test_metrics.json")))
+        return run.metrics if self.fold is None else run.metrics and run.read("test_metrics.json")
 
 
 def settings(grid: Sequence[str]) -> list[Setting]:
@@ -165,6 +171,6 @@ class Grid:
         """Return how many units are still to be added."""
         return 0
 
-    def stopped(self) -> dict[Setting, bool]:
-        """Return which settings of a search were stopped; this is none."""
+    def pruned(self) -> dict[Setting, bool]:
+        """Return which settings of a search were pruned; this is none."""
         return {}

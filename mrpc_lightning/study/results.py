@@ -17,17 +17,17 @@ SUMMARIZED = ("f1", "accuracy", "last_f1", "seconds")
 ABOUT = ("trainer_precision", "device", "baseline_f1", "overlap_f1")
 
 
-def collect(units: Sequence[Unit], failed: Mapping[Unit, str], stopped: Mapping[Setting, bool]) -> dict[str, Any]:
+def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[Setting, bool]) -> dict[str, Any]:
     """Return what study.json holds.
 
     Args:
         units: The units of the study.
         failed: Those that failed, with their errors.
-        stopped: Of a search its settings, and whether each was stopped before it had all seeds; else nothing.
+        pruned: Of a search its settings, and whether each was pruned before it had all seeds; else nothing.
 
     Returns:
         `settings`, in their order: name, values, runs, summaries over seeds, how many runs collapsed or failed, whether
-        it was stopped, the `ensemble` of its runs, and with folds what `out_of_fold.collect` returns; `comparisons` of
+        it was pruned, the `ensemble` of its runs, and with folds what `out_of_fold.collect` returns; `comparisons` of
         each other setting with the first, which a search has none of; instead `best_of`, the expected best mean F1 of
         the first 1, 2, 4, ... settings; `best`, the name of the setting with the best mean F1 among those of which no
         run failed and which beats the baseline; and `warnings` of runs that cannot be compared.
@@ -35,7 +35,7 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], stopped: Mapping[
     found, scored = [], {}
     for setting in dict.fromkeys(unit.setting for unit in units):
         own = [unit for unit in units if unit.setting == setting]
-        runs = [read(unit) for unit in own if unit.is_finished]
+        runs = [read(unit) for unit in own if unit.scores]
         for run in runs:
             scored[run["folder"]] = Predictions.read(Path(run["folder"]), run["split"])
         values = {name: [run[name] for run in runs if run[name] is not None] for name in SUMMARIZED}
@@ -47,13 +47,13 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], stopped: Mapping[
                 "runs": runs,
                 "collapsed": sum(run["collapsed"] for run in runs),
                 "failed": {unit.seed: failed[unit] for unit in own if unit in failed},
-                "stopped": stopped.get(setting, False),
+                "pruned": pruned.get(setting, False),
                 **{name: statistics.summarize(values[name]) if values[name] else None for name in SUMMARIZED},
                 "ensemble": ensemble(predictions) if len({one.pairs for one in predictions}) == 1 else None,
-                **(out_of_fold.collect([unit for unit in own if unit.is_finished]) if own[0].fold else {}),
+                **(out_of_fold.collect([unit for unit in own if unit.scores]) if own[0].fold else {}),
             }
         )
-    whole = [one for one in found if one["f1"] and not one["failed"] and not one["stopped"] and beats_baseline(one)]
+    whole = [one for one in found if one["f1"] and not one["failed"] and not one["pruned"] and beats_baseline(one)]
     best = max(whole, key=lambda setting: setting["f1"]["mean"])["name"] if whole else None
     content: dict[str, Any] = {"settings": found, "comparisons": [], "best_of": {}, "best": best}
     content["warnings"] = [
@@ -61,7 +61,7 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], stopped: Mapping[
         for setting in found
         if setting["collapsed"]
     ]
-    if stopped:
+    if pruned:
         means = [setting["f1"]["mean"] for setting in found if setting["f1"]]
         sizes = [2**power for power in range(len(means).bit_length()) if 2**power <= len(means)]
         content["best_of"] = {size: statistics.expected_best(means, size) for size in {*sizes, len(means)} - {0}}
@@ -81,15 +81,12 @@ def read(unit: Unit) -> dict[str, Any]:
 
     With a fold, on which the epoch was chosen, the metrics are those of the validation split.
     """
-    run, metrics, split = unit.run, unit.run.metrics, "validation"
-    scores = metrics
-    if unit.fold is not None:
-        scores, split = run.read("test_metrics.json"), "test"
+    run, metrics, scores = unit.run, unit.run.metrics, unit.scores
     last = (metrics.get("epochs") or [{}])[-1].get("val_f1")
     return {
         "seed": unit.seed,
         "folder": str(run.folder),
-        "split": split,
+        "split": unit.scored_on,
         **{name: scores.get(name) for name in ("f1", "accuracy", *ABOUT)},
         "last_f1": None if unit.fold else last,
         "collapsed": str(metrics.get("diagnosis", "")).startswith("Collapsed"),

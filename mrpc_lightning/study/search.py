@@ -30,7 +30,7 @@ class Search:
         study: The study's folder.
         ranges: What is searched, as `space` takes it.
         trials: How many settings, in total.
-        seeds: Seeds of each setting; fewer of one that is stopped.
+        seeds: Seeds of each setting; fewer of one that is pruned.
         folds: Folds of the training pairs, where there are any.
 
     Raises:
@@ -43,7 +43,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def units(self) -> list[Unit]:
-        """Return the units of all settings so far; of one that was stopped those that are finished."""
+        """Return the units of all settings so far; of one that was pruned those that are finished."""
         found: list[Unit] = []
         with self._locked():
             study = self._load()
@@ -51,7 +51,7 @@ class Search:
                 self._settle(study, trial)
             for trial in study.trials:
                 own = self._units(trial)
-                found += [unit for unit in own if trial.state != TrialState.PRUNED or unit.is_finished]
+                found += [unit for unit in own if trial.state != TrialState.PRUNED or unit.scores]
         return list(dict.fromkeys(found))  # Optuna may choose the same values again
 
     def more(self) -> bool:
@@ -69,11 +69,11 @@ class Search:
         return self.trials
 
     def to_come(self) -> int:
-        """Return how many units are still to be added, if none of the settings to come is stopped."""
-        return (self.trials - len(self.stopped())) * self.seeds
+        """Return how many units are still to be added, if none of the settings to come is pruned."""
+        return (self.trials - len(self.pruned())) * self.seeds
 
-    def stopped(self) -> dict[Setting, bool]:
-        """Return all settings so far, and whether each was stopped."""
+    def pruned(self) -> dict[Setting, bool]:
+        """Return all settings so far, and whether each was pruned."""
         with self._locked():
             return {self.setting(trial): trial.state == TrialState.PRUNED for trial in self._load().trials}
 
@@ -117,7 +117,7 @@ class Search:
             study.tell(trial.number, state=TrialState.PRUNED)
 
     def _scores(self, trial: FrozenTrial) -> dict[int, float]:
-        found = {unit.seed: unit.run.metrics.get("f1") for unit in self._units(trial) if unit.is_finished}
+        found = {unit.seed: unit.run.metrics.get("f1") for unit in self._units(trial) if unit.scores}
         return {seed: float(score) for seed, score in found.items() if score is not None}
 
 

@@ -61,9 +61,9 @@ class Study:
         with FileLock(self.folder / ".lock"):  # workers elsewhere end at the same time
             self.check_recipes()
             planned = self.plan.units()
-            found = results.collect(planned, work.failed, self.plan.stopped())
+            found = results.collect(planned, work.failed, self.plan.pruned())
             found["models"] = []
-            own = [unit for unit in planned if printable(unit.setting.name) == found["best"] and unit.is_finished]
+            own = [unit for unit in planned if printable(unit.setting.name) == found["best"] and unit.scores]
             if own and soup:
                 found["models"].append(self.soup(own))
             if own and distill:
@@ -74,7 +74,7 @@ class Study:
         """Run the units that are not finished, with a line for each and a bar."""
 
         def report(unit: Unit, failed: str | None) -> None:
-            left, metrics = len(work.left()) + plan.to_come(), unit.run.metrics
+            left, metrics = len(work.left()) + plan.to_come(), unit.scores
             bar.n, bar.total = len(work.finished) + len(work.failed), left + len(work.finished) + len(work.failed)
             scored = f"failed: {failed}"
             if not failed:
@@ -176,7 +176,7 @@ class Study:
 
 def singles(units: Sequence[Unit]) -> list[Predictions]:
     """Return what the runs of a setting say of the validation split."""
-    return [Predictions.read(unit.run.folder, "test" if unit.fold else "validation") for unit in units]
+    return [Predictions.read(unit.run.folder, unit.scored_on) for unit in units]
 
 
 def as_yaml(recipe: Mapping[str, Any]) -> str:

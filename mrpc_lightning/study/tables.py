@@ -27,7 +27,7 @@ def of_settings(study: Mapping[str, Any]) -> Rows:
         name = one["name"] + " (best mean F1)" * (one["name"] == study["best"] and len(study["settings"]) > 1)
         counts = [str(one["collapsed"]), str(len(one["failed"])), f"{seconds['mean']:.0f}" if seconds else "-"]
         scores = [spread(f1), *middle, spread(one["last_f1"]), spread(one["accuracy"])]
-        rows.append([name + " (stopped)" * one["stopped"], str(len(one["runs"])), *scores, *counts])
+        rows.append([name + " (pruned)" * one["pruned"], str(len(one["runs"])), *scores, *counts])
     return rows
 
 

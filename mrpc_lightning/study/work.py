@@ -80,7 +80,7 @@ class Work:
     def left(self) -> list[Unit]:
         """Return the units that are neither finished nor failed; one that is trained here is left until its end."""
         known, units = self.finished | self._children.keys(), self.units()
-        self.finished |= {unit for unit in units if unit not in known and unit.is_finished}
+        self.finished |= {unit for unit in units if unit not in known and unit.scores}
         return [unit for unit in units if unit not in self.finished and unit not in self.failed]
 
     def _work(self) -> None:
@@ -91,7 +91,7 @@ class Work:
                     return
                 for unit in left:
                     with claimed(unit) as is_ours:
-                        if is_ours and not unit.is_finished:
+                        if is_ours and not unit.scores:
                             self._do(unit)
                             break
                 else:
@@ -116,11 +116,11 @@ class Work:
                 shutil.rmtree(Run(unit.study).path(f"{unit.setting.folder}/{folder.name}"))
         if not unit.run.metrics:
             code = self._run(unit, ["fit", *own], log)
-        if unit.run.metrics and not unit.is_finished:
+        if unit.run.metrics and not unit.scores:
             code = self._run(unit, ["test", "--ckpt_path", str(folder)], log)
         with self._lock:
             self._children.pop(unit, None)
-            if unit.is_finished:
+            if unit.scores:
                 self.report(unit, None)
                 return
             # A run that a dead worker has left behind may have come first.

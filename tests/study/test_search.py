@@ -31,7 +31,7 @@ def test_a_search_chooses_within_its_ranges_and_keeps_what_it_has_chosen(
         assert search.more()
         assert len(search.units()) == 2 * number and search.to_come() == 2 * (5 - number)
     assert not search.more()
-    found = [dict(setting.values) for setting in search.stopped()]
+    found = [dict(setting.values) for setting in search.pruned()]
     assert len({one["model.learning_rate"] for one in found}) == 5, "no value is drawn anew by another command"
     for one in found:
         assert 1e-4 <= float(one["model.learning_rate"]) <= 1e-2
@@ -49,12 +49,12 @@ def test_a_setting_is_stopped_as_soon_as_it_is_worse_than_the_best_by_the_paired
     search.more()
     for unit in search.units():
         finish(unit, 0.80 + 0.01 * unit.seed)
-    assert list(search.stopped().values()) == [False]
+    assert list(search.pruned().values()) == [False]
     search.more()
     first, second = (list(dict.fromkeys(unit.setting for unit in search.units()))[number] for number in (0, 1))
     worse = []
-    while not search.stopped()[second]:
-        left = [unit for unit in search.units() if not unit.is_finished]
+    while not search.pruned()[second]:
+        left = [unit for unit in search.units() if not unit.scores]
         assert left, "it was not stopped"
         finish(left[0], 0.80 + 0.01 * left[0].seed - 0.02 - 0.001 * left[0].seed)
         worse.append(-0.02 - 0.001 * left[0].seed)
