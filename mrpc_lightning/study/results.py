@@ -28,9 +28,9 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
     Returns:
         `settings`, in their order: name, values, runs, summaries over seeds, how many runs collapsed or failed, whether
         it was pruned, the `ensemble` of its runs, and with folds what `out_of_fold.collect` returns; `comparisons` of
-        each other setting with the first, which a search has none of; instead `best_of`, the expected best mean F1 of
-        the first 1, 2, 4, ... settings; `best`, the name of the setting with the best mean F1 among those of which no
-        run failed and which beats the baseline; and `warnings` of runs that cannot be compared.
+        each other setting with the first, which a search has none of; instead `best_of`, the expected best F1 of a
+        search of 1, 2, 4, ... settings; `best`, the name of the best setting by `rank` among those of which no run
+        failed and which beats the baseline; and `warnings` of runs that cannot be compared.
     """
     found, scored = [], {}
     for setting in dict.fromkeys(unit.setting for unit in units):
@@ -54,7 +54,7 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
             }
         )
     whole = [one for one in found if one["f1"] and not one["failed"] and not one["pruned"] and beats_baseline(one)]
-    best = max(whole, key=lambda setting: setting["f1"]["mean"])["name"] if whole else None
+    best = max(whole, key=rank)["name"] if whole else None
     content: dict[str, Any] = {"settings": found, "comparisons": [], "best_of": {}, "best": best}
     content["warnings"] = [
         f"{setting['name']}: {setting['collapsed']} of {len(setting['runs'])} runs collapsed to one class"
@@ -62,13 +62,18 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
         if setting["collapsed"]
     ]
     if pruned:
-        means = [setting["f1"]["mean"] for setting in found if setting["f1"]]
-        sizes = [2**power for power in range(len(means).bit_length()) if 2**power <= len(means)]
-        content["best_of"] = {size: statistics.expected_best(means, size) for size in {*sizes, len(means)} - {0}}
+        means = [rank(setting) for setting in found if setting["f1"]]
+        sizes = sorted({2**power for power in range(len(means).bit_length())} | {len(means)})
+        content["best_of"] = {size: statistics.expected_best(means, size) for size in sizes if size <= len(means)}
     else:
         content["comparisons"], warnings = compare(found, scored)
         content["warnings"] = [*warnings, *content["warnings"]]
     return content
+
+
+def rank(setting: Mapping[str, Any]) -> float:
+    """Return what settings are chosen by: the mean F1; with folds that out of fold, so that validation chooses nothing."""
+    return float(setting["out_of_fold"]["f1"] if "out_of_fold" in setting else setting["f1"]["mean"])
 
 
 def beats_baseline(setting: Mapping[str, Any]) -> bool:

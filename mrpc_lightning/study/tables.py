@@ -24,7 +24,7 @@ def of_settings(study: Mapping[str, Any]) -> Rows:
     for one in study["settings"]:
         f1, seconds = one["f1"], one["seconds"]
         middle = [points(f1["median"]), f"{points(f1['min'])} to {points(f1['max'])}"] if f1 else ["-", "-"]
-        name = one["name"] + " (best mean F1)" * (one["name"] == study["best"] and len(study["settings"]) > 1)
+        name = one["name"] + " (best)" * (one["name"] == study["best"] and len(study["settings"]) > 1)
         counts = [str(one["collapsed"]), str(len(one["failed"])), f"{seconds['mean']:.0f}" if seconds else "-"]
         scores = [spread(f1), *middle, spread(one["last_f1"]), spread(one["accuracy"])]
         rows.append([name + " (pruned)" * one["pruned"], str(len(one["runs"])), *scores, *counts])
@@ -81,7 +81,7 @@ def answers(study: Mapping[str, Any]) -> list[str]:
     if study["best_of"]:
         sizes = ", ".join(f"{points(value)} of {size}" for size, value in study["best_of"].items())
         lines.append(
-            f"expected best mean F1 by the number of settings that are searched: {sizes}. The best of many looks "
+            f"expected best F1 by the number of settings that are searched: {sizes}. The best of many looks "
             "better than it is: repeat best.yaml beside your first setting, with a study of its own"
         )
     for one in (one for one in study["settings"] if one["f1"]):

@@ -107,7 +107,7 @@ def test_the_table_of_a_search_has_the_expected_best_and_no_verdicts(
     capsys.readouterr()
     main(["study", *arguments, "--search", RANGES[0], "--trials=2", "--seeds=1"])
     printed = capsys.readouterr().out
-    assert "2 runs: 2 settings x 1 seed; 2 are done" in printed and "expected best mean F1" in printed
+    assert "2 runs: 2 settings x 1 seed; 2 are done" in printed and "expected best F1" in printed
     found = json.loads((STUDY / "study.json").read_text())
     low, high = sorted(setting["f1"]["mean"] for setting in found["settings"])
     assert found["best_of"] == {"1": pytest.approx((low + high) / 2), "2": pytest.approx(low / 4 + high * 3 / 4)}
