@@ -72,7 +72,7 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
 
 
 def rank(setting: Mapping[str, Any]) -> float:
-    """Return what settings are chosen by: the mean F1; with folds that out of fold, so that validation chooses nothing."""
+    """Return what settings are chosen by: the mean F1; with folds that out of fold, and validation chooses nothing."""
     return float(setting["out_of_fold"]["f1"] if "out_of_fold" in setting else setting["f1"]["mean"])
 
 
