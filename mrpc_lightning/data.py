@@ -116,7 +116,7 @@ class MRPCDataModule(LightningDataModule):
         everything = values["train_file"] or values["data_dir"] or hub_name
         if fold and split in NEEDED["fit"]:
             return f"{everything}, {'without ' * (split == 'train')}fold {fold}"
-        return str(values[f"{self._name(split)}_file"] or everything)
+        return str(values[f"{self.name_of(split)}_file"] or everything)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer: a checkpoint's, if it brought one."""
@@ -139,7 +139,7 @@ class MRPCDataModule(LightningDataModule):
         values = self.hparams
         self.load_tokenizer()
         stage = self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else "fit"
-        has_files = [values["train_file"] or values[f"{self._name(split)}_file"] for split in self._splits(stage)]
+        has_files = [values["train_file"] or values[f"{self.name_of(split)}_file"] for split in self._splits(stage)]
         if not (values["data_dir"] or all(has_files)):
             sources.read_hub(values["dataset_name"], values["dataset_config"])
 
@@ -180,7 +180,7 @@ class MRPCDataModule(LightningDataModule):
         fold, seed = self.hparams["fold"], self.hparams["split_seed"]
         if fold and split in NEEDED["fit"]:
             return splits.leave_out(self._read("train", "train"), fold, seed)[split]
-        return self._read(split, self._name(split))
+        return self._read(split, self.name_of(split))
 
     def _read(self, split: str, name: str) -> Dataset:
         values, labelled = self.hparams, split != "predict"
@@ -262,10 +262,10 @@ class MRPCDataModule(LightningDataModule):
     def _splits(self, stage: str) -> tuple[str, ...]:
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
 
-    def _name(self, split: str) -> str:
+    def name_of(self, split: str) -> str:
+        """Return which split of the source is meant; beside a fold, `test` is a second look at the validation split."""
         if split == "predict" and not self.hparams["predict_file"]:
             return "test"
-        # Next to a fold, on which the epoch is chosen, the validation split is a second look.
         return "validation" if split == "test" and self.hparams["fold"] and not self.hparams["test_file"] else split
 
     def _tokenize(self, pairs: Dataset, cache: bool) -> tuple[Dataset, int]:

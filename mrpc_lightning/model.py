@@ -53,7 +53,7 @@ class ParaphraseClassifier(LightningModule):
             lowest, the head's and the pooler's is `learning_rate`. ELECTRA takes 0.8 (base) and 0.9 (large).
         reinit_layers: Give the head, the pooler and so many of the top layers fresh random weights.
         label_smoothing: Share of each training label that is spread over both classes (Szegedy et al. 2016).
-        class_weights: Weights of the negative and of the positive class in the training loss.
+        class_weights: Weights of the negative and of the positive class in each batch's mean training loss.
         hidden_dropout: Share of each layer's outputs that training drops. Unset: the encoder's own, BERT's is 0.1.
         attention_dropout: Share of attention weights that training drops. Unset: the encoder's own, BERT's is 0.1.
         freeze_embeddings: Leave the word embeddings as they are pretrained.

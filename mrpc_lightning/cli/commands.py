@@ -12,16 +12,17 @@ import torch
 
 from mrpc_lightning.cli.build import CLI
 from mrpc_lightning.cli.flags import OWN_FLAGS
-from mrpc_lightning.cli.parser import Parser, flags_given, without
+from mrpc_lightning.cli.parser import Parser, flags_given, keys_of_files, split_config_files, without
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.deploy import export as exporting
 from mrpc_lightning.deploy import predict as predicting
-from mrpc_lightning.deploy.predictor import Predictor, calibration_of, show
+from mrpc_lightning.deploy.predictor import Predictor, needed, show
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_width
 from mrpc_lightning.pairs.sources import OtherLabels
 from mrpc_lightning.report import final
+from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.run.checkpoint import best_of, describe
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.resume import how_to_resume
@@ -122,7 +123,9 @@ def predict(cli: CLI) -> None:
     """Predict one pair, those of standard input, or all of a file."""
     predicting.check(cli.config)
     config, values = cli.config, cli.config.data
-    calibration = calibration_of(folder_of(cli).folder) if config.calibrated else None
+    calibration = None
+    if config.calibrated:
+        calibration = needed(Calibration.of(cli.checkpoint) if cli.checkpoint else None, cli.checkpoint or "none")
     if config.pair is not None or values.predict_file == "-":
         with contextlib.redirect_stdout(sys.stderr):
             announce(cli)
@@ -184,8 +187,17 @@ def study(cli: CLI) -> None:
     given = {key for key, _, _ in flags_given(cli.words)}
     if "seed_everything" in given:
         raise InputError("--seed_everything: a study has seeds 1, 2, ...; say how many with --seeds")
+    for key, _, place in keys_of_files(split_config_files(cli.words)[0]):
+        if key in OWN_FLAGS["study"]:
+            raise InputError(f"{place}: is of the study, not of its runs; give it on the command line")
     if config.data.fold:
         raise InputError("data.fold: a study chooses the folds; say how many with --folds")
+    if (config.folds or config.soup) and (config.data.test_file or config.data.test_split):
+        raise InputError(
+            "data.test_file: --folds and --soup score the validation split; leave test_file, test_split out"
+        )
+    if config.distill and config.folds and seeds < config.folds:
+        raise InputError(f"--distill: needs a run for each of {config.folds} folds; give --seeds {config.folds}")
     if "trials" in given and not config.search:
         raise InputError("--trials: goes with --search")
     if not makes_folder(first):
@@ -193,7 +205,7 @@ def study(cli: CLI) -> None:
     words, parser = without(cli.words, OWN_FLAGS["study"]), cli.parser
 
     def recipe_of(setting: plan.Setting) -> dict[str, Any]:
-        parser.words = [*words, *setting.flags]
+        parser.words = setting.words(words)
         values = parser.parse_args(parser.words)
         check_settings(values)
         ParaphraseClassifier(**values.model.as_dict())  # what their values must be is known to them alone

@@ -96,7 +96,7 @@ def run(
         known = origin.lineage(content, run.folder) if run and content else data.ancestors
         if known:
             origin.save(known, unfinished)
-        if run and Calibration.read(run.folder):
+        if run and checkpoint and Calibration.of(checkpoint):
             shutil.copy(run.folder / FILE, unfinished)
         onnx = to_onnx(encoder, data, unfinished, config.int8) if config.onnx or config.int8 else {}
         name = config.push_to_hub or str(folder)

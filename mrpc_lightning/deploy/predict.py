@@ -121,9 +121,10 @@ def run(
                     continue
                 found = score_pairs(trainer, model, data, pairs)
                 if trainer.is_global_zero:
-                    found = found if calibration is None else calibration.scale(found)
-                    threshold = None if calibration is None else calibration.threshold
-                    write_part(folder / PART.format(number), pairs, found, label_names, threshold)
+                    labels = found.argmax(axis=1)
+                    if calibration is not None:
+                        labels, found = calibration.apply(found)
+                    write_part(folder / PART.format(number), pairs, labels, found, label_names)
                 trainer.strategy.barrier()
                 done = number + 1
             bar.close()
@@ -208,9 +209,8 @@ def score_pairs(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataMod
     return (found.mean(axis=1) if found.ndim == 3 else found)[: len(pairs)]
 
 
-def write_part(path: Path, pairs: Dataset, found: Array, label_names: list[str], threshold: float | None) -> None:
-    """Write the predictions for some pairs, whole or not at all; without a threshold the likelier class."""
-    labels = found.argmax(axis=1) if threshold is None else found[:, 1] > threshold
+def write_part(path: Path, pairs: Dataset, labels: Any, found: Array, label_names: list[str]) -> None:
+    """Write the predictions for some pairs, whole or not at all."""
     table = pyarrow.table(
         {
             **{name: pairs[name][:] for name in ("idx", "sentence1", "sentence2")},

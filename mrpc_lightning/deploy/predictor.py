@@ -17,7 +17,7 @@ from mrpc_lightning.nn.encoder import check_weights, without_code
 from mrpc_lightning.origin import read_checkpoint
 from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.report.calibration import FILE, Calibration
-from mrpc_lightning.run.run import LOGS, Run, find_checkpoint
+from mrpc_lightning.run.run import LOGS, find_checkpoint
 from mrpc_lightning.text import CONTROLS, printable
 
 PLAIN: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
@@ -65,11 +65,11 @@ class Predictor:
             InputError: If there is no such checkpoint or folder, or it is damaged.
         """
         if (Path(ckpt_path) / "config.json").is_file():
-            found = calibration_of(Path(ckpt_path)) if calibrated else None
+            found = needed(Calibration.read(Path(ckpt_path)), ckpt_path) if calibrated else None
             return cls(load_exported(Path(ckpt_path)), device, found)
         checkpoint = find_checkpoint(str(ckpt_path), Path(logs))
         content = read_checkpoint(checkpoint)
-        found = calibration_of(Run.of(checkpoint).folder) if calibrated else None
+        found = needed(Calibration.of(checkpoint), checkpoint) if calibrated else None
         try:
             return cls(ParaphraseClassifier.restore(content), device, found)
         except InputError as error:
@@ -80,10 +80,11 @@ class Predictor:
         found = self.model.predict(pairs, batch_size)
         if self.calibration is None or not found:
             return found
-        shares = self.calibration.scale(numpy.array([[*one.probabilities.values()] for one in found]))
-        names, threshold = list(found[0].probabilities), self.calibration.threshold
+        chosen, shares = self.calibration.apply(numpy.array([[*one.probabilities.values()] for one in found]))
+        names = list(found[0].probabilities)
         return [
-            Prediction(names[int(b > threshold)], dict(zip(names, (a, b), strict=True))) for a, b in shares.tolist()
+            Prediction(names[int(label)], dict(zip(names, pair, strict=True)))
+            for label, pair in zip(chosen, shares.tolist(), strict=True)
         ]
 
     def predict_lines(
@@ -138,16 +139,15 @@ class Predictor:
         return CONTROLS.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
-def calibration_of(folder: Path) -> Calibration:
-    """Return the calibration of a run or of a model folder.
+def needed(calibration: Calibration | None, place: str | Path) -> Calibration:
+    """Return a calibration that was asked for.
 
     Raises:
-        InputError: If it has none.
+        InputError: If there is none.
     """
-    found = Calibration.read(folder)
-    if found is None:
-        raise InputError(f"--calibrated: {folder} has no {FILE}; a study with --folds leaves it in its runs")
-    return found
+    if calibration is None:
+        raise InputError(f"--calibrated: {place} has no {FILE}; a study with --folds leaves one for its runs' best")
+    return calibration
 
 
 def show(prediction: Prediction) -> str:

@@ -130,7 +130,8 @@ def depths(model: PreTrainedModel, key: str) -> dict[int, int]:
         raise InputError(f"{key}: a {type(model).__name__} has no list of layers; leave the key out")
     layers = max(lists, key=len)
     names = model.base_model.named_parameters()
-    found = {id(parameter): len(layers) + 1 for name, parameter in names if "pooler" not in name.split(".")}
+    above = {"pooler", "final_norm"}  # ModernBERT has the second
+    found = {id(parameter): len(layers) + 1 for name, parameter in names if not above & {*name.split(".")}}
     for depth, layer in enumerate(reversed(layers), 1):
         found |= dict.fromkeys(map(id, layer.parameters()), depth)
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
+from numpy.typing import NDArray
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.report.metrics import Array, Labels, measure, plain
@@ -40,6 +41,21 @@ class Calibration(NamedTuple):
             raise InputError(f"{folder / FILE}: damaged; delete it, or let `study --folds` write it again")
         return cls(*values)
 
+    @classmethod
+    def of(cls, checkpoint: Path) -> "Calibration | None":
+        """Return what belongs to a checkpoint: it must be its run's best.
+
+        Raises:
+            InputError: If it is damaged.
+        """
+        run = Run.of(checkpoint)
+        return cls.read(run.folder) if run.best == checkpoint else None
+
+    def apply(self, probabilities: Array) -> tuple[NDArray[numpy.bool_], Array]:
+        """Return which pairs are positive, of shape (pairs,), and their probabilities with the temperature."""
+        scaled = self.scale(probabilities)
+        return scaled[:, 1] > self.threshold, scaled
+
     def scale(self, probabilities: Array) -> Array:
         """Return probabilities of both classes with the temperature, of shape (pairs, 2)."""
         with numpy.errstate(divide="ignore"):
@@ -50,8 +66,7 @@ class Calibration(NamedTuple):
 
     def score(self, labels: Labels, probabilities: Array) -> Mapping[str, Any]:
         """Return accuracy and F1 with the threshold, and the loss with the temperature, with both of them."""
-        scaled = self.scale(probabilities)
-        chosen = scaled[:, 1] > self.threshold
+        chosen, scaled = self.apply(probabilities)
         found = plain(measure(labels, numpy.stack((~chosen, chosen), axis=1).astype(numpy.float64)))
         loss = plain(measure(labels, scaled))["loss"]
         return {"accuracy": found["accuracy"], "f1": found["f1"], "loss": loss, **self._asdict()}

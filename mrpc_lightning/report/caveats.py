@@ -118,7 +118,7 @@ def of_ancestors(data: MRPCDataModule, split: str) -> tuple[list[str], dict[str,
         if sharing:
             warnings.append(f"{sharing:,} {of} share a sentence with other training pairs {theirs}")
     encoder = ancestors[-1]["encoder"] if ancestors else data.hparams["model_name"]
-    same, of_mrpc = MRPC_IN_STSB.get(split, (0, 0))
+    same, of_mrpc = MRPC_IN_STSB.get(data.name_of(split), (0, 0))
     is_mrpc = data.source(split) in ("nyu-mll/glue mrpc", data.hparams["data_dir"]) and len(pairs) == of_mrpc
     if is_mrpc and STSB.search(encoder):
         warnings.append(

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -17,7 +18,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.report import caveats, metrics, overlap, page, plots
-from mrpc_lightning.report.calibration import Calibration
+from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.report.curves import diagnose
 from mrpc_lightning.run import provenance
 from mrpc_lightning.run.recorder import RunRecorder, log_hyperparameters, say
@@ -60,7 +61,8 @@ def fit(
     early = stopped and any(one.wait_count >= one.patience for one in callbacks if isinstance(one, EarlyStopping))
     peak, last_rate = model.hparams["learning_rate"], trainer.optimizers[0].param_groups[0]["lr"]
     if trainer.is_global_zero:
-        run.path("metrics.json").unlink(missing_ok=True)  # of an earlier end: it says that the run is finished
+        for name in ("metrics.json", FILE):  # of an earlier end: the first says that the run is finished
+            run.path(name).unlink(missing_ok=True)
     trainer.limit_predict_batches = 1.0
     loader = data.scoring_dataloader("validation")
     scored = page.join(data.pairs["validation"], *score(trainer, model, loader, checkpoint=best))
@@ -139,6 +141,7 @@ def evaluate(
     limit = getattr(trainer, LIMITS[name])
     if not limit:
         raise InputError(f"trainer.{LIMITS[name]} {limit}: leaves no pair to score")
+    calibration = Calibration.of(Path(weights))  # damaged, it is said before pairs are scored
     trainer.limit_predict_batches = limit
     data.trainer = trainer  # a process scores its share of the pairs
     scored = page.join(data.pairs[split], *score(trainer, model, data.scoring_dataloader(split)))
@@ -146,7 +149,6 @@ def evaluate(
         return {}
     title, prefix = "this checkpoint", f"{name}_"
     about: dict[str, Any] = {"checkpoint": weights, **overlap.score(scored, run.metrics.get("overlap_threshold"))}
-    calibration = Calibration.read(run.folder)
     if calibration is not None:
         about["calibrated"] = calibration.score(scored.labels, scored.probabilities)
     content = write(trainer, model, data, run, scored, split, title, about, warnings, prefix)

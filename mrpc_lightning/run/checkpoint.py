@@ -124,6 +124,8 @@ def describe(checkpoint: Path, content: Mapping[str, Any]) -> str:
     epoch, step = content["loops"]["fit_loop"]["epoch_progress"]["current"]["started"], content["global_step"]
     metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith("val_")}
     scored = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "no validation yet"
+    if seeds := content.get("seeds"):
+        return f"{checkpoint}, the mean of the weights of seeds {', '.join(map(str, seeds))}"
     if steps := content.get("averaged"):
         return f"{checkpoint}, the mean of the weights after optimizer steps {', '.join(map(str, steps))}"
     return f"{checkpoint}, epoch {epoch}, optimizer step {step:,}; when it was saved: {scored}"

@@ -1,6 +1,7 @@
 """One model out of the runs of a setting: the mean of their weights, or one that learns their probabilities.
 
-Both are runs like any other: `test`, `predict` and `export` work on their folders.
+Both are runs like any other: `test`, `predict` and `export` work on their folders. Both are chosen on the validation
+split: the soup's runs, and the distilled model's epoch.
 """
 
 import hashlib
@@ -12,25 +13,26 @@ from typing import Any
 
 import numpy
 import torch
+import yaml
 from datasets import Dataset
 
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.deploy.predictor import Predictor
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import SHARED, ParaphraseClassifier
-from mrpc_lightning.origin import read_checkpoint
-from mrpc_lightning.report.metrics import Array, intervals, measure, plain
+from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.origin import HASHES, read_checkpoint
+from mrpc_lightning.pairs.sources import digest
+from mrpc_lightning.report.metrics import Array, measure
 from mrpc_lightning.run.checkpoint import mean
 from mrpc_lightning.run.run import Run, replacing
-from mrpc_lightning.study import statistics
 from mrpc_lightning.study.plan import Unit
 from mrpc_lightning.study.predictions import Predictions, both
-from mrpc_lightning.study.results import METRICS
+from mrpc_lightning.study.results import beside
 
-OWN_LABEL = 0.1  # share of the label in what a distilled model learns; the rest is the other models' (see README)
+OWN_LABEL = 0.1  # share of the label in what a distilled model learns; the rest is the other models'
 
 
-def soup(folder: Path, units: Sequence[Unit], train: Callable[[Sequence[str]], None]) -> tuple[str, Run]:
+def soup(folder: Path, units: Sequence[Unit], command: Callable[[Sequence[str]], None]) -> dict[str, Any]:
     """Average the weights of runs, greedily: each is added that does not make F1 on the validation split worse.
 
     The rule is that of Wortsman et al. 2022 (algorithm 1): the runs are tried from the best to the worst.
@@ -38,87 +40,93 @@ def soup(folder: Path, units: Sequence[Unit], train: Callable[[Sequence[str]], N
     Args:
         folder: The study's folder.
         units: The finished runs of one setting.
-        train: Runs a command of this program.
+        command: Runs a command of this program.
 
     Returns:
-        What it is, for the table; and its run.
+        Its row of the table.
     """
-    ranked = sorted(units, key=lambda unit: -unit.run.metrics["f1"])
-    pairs = validation_pairs(ranked[0])
-    labels = numpy.array(pairs["label"][:])
-    kept: list[dict[str, torch.Tensor]] = []
-    chosen: list[int] = []
-    best = -1.0
+    ranked = sorted(units, key=lambda unit: -(unit.scores["f1"] or 0))
+    data = ranked[0].data
+    pairs = data.read(data.test_split if ranked[0].fold else "validation")
+    labels, best = numpy.array(pairs["label"][:]), -1.0
+    kept: list[dict[str, Any]] = []  # what the checkpoints of the added runs hold
+    added: list[Unit] = []
     for unit in ranked:
-        weights = read_checkpoint(unit.run.best)["state_dict"]
-        score = float(measure(labels, both(predict(unit, pairs, mean([*kept, weights]))))["f1"][0])
+        content = read_checkpoint(unit.run.best)
+        weights = mean([one["state_dict"] for one in (*kept, content)])
+        score = float(measure(labels, both(predict({**content, "state_dict": weights}, pairs)))["f1"][0])
         if score >= best:
-            best, kept, chosen = score, [*kept, weights], [*chosen, unit.seed]
-    run, first = Run(folder / "soup"), ranked[0].run
-    content = {**read_checkpoint(first.best), "state_dict": mean(kept)}
+            best, kept, added = score, [*kept, content], [*added, unit]
+    run, seeds = Run(folder / "soup"), sorted(unit.seed for unit in added)
     with replacing(run.path("checkpoints/best.ckpt")) as temporary:
-        torch.save(content, temporary)
-    run.write("config.yaml", (first.folder / "config.yaml").read_bytes())
-    train(["test", "--ckpt_path", str(run.folder)])
-    run.write("metrics.json", json.dumps({**run.read("test_metrics.json"), "seeds": chosen}, indent=2) + "\n")
-    return f"soup of {len(chosen)} of {len(units)} runs' weights, chosen on the validation split", run
+        torch.save({**merged(kept, digest(pairs)), "seeds": seeds}, temporary)
+    recipe = {**added[0].run.config}
+    recipe["data"] = {**recipe["data"], "fold": None}
+    run.write("config.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    run.path("metrics.json").unlink(missing_ok=True)
+    command(["test", "--ckpt_path", str(run.folder)])
+    metrics = {**run.read("test_metrics.json"), "seeds": seeds, "optimizer_step": kept[0]["global_step"]}
+    run.write("metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    return row(f"mean weights of {len(seeds)} of {len(units)} runs, chosen on the validation split", run, "test", units)
 
 
-def predict(unit: Unit, pairs: Dataset, weights: Mapping[str, torch.Tensor] | None = None) -> Array:
-    """Return the positive class's probability of each pair, of shape (pairs,), by a run or by other weights of it."""
-    content = read_checkpoint(unit.run.best)
-    model = ParaphraseClassifier.restore(content if weights is None else {**content, "state_dict": weights})
+def merged(contents: Sequence[Mapping[str, Any]], validation: str) -> dict[str, Any]:
+    """Return the checkpoint of a soup: the mean of the weights, and the training pairs of all runs that are in it.
+
+    Args:
+        contents: What the runs' checkpoints hold.
+        validation: Digest of the validation split's pairs; a run with a fold had others.
+    """
+    data = dict(contents[0]["MRPCDataModule"])
+    known = [content["MRPCDataModule"]["trained_on"] for content in contents]
+    joined = {name: torch.unique(torch.cat([one[name] for one in known])) for name in HASHES}
+    pairs = max(len(joined["pair_hashes"]), *(one["training_pairs"] for one in known))
+    data |= {"digests": {"validation": validation}, "trained_on": {**known[0], **joined, "training_pairs": pairs}}
+    return {
+        **contents[0],
+        "state_dict": mean([content["state_dict"] for content in contents]),
+        "metrics": {},
+        "MRPCDataModule": data,
+        "datamodule_hyper_parameters": {**contents[0]["datamodule_hyper_parameters"], "fold": None},
+    }
+
+
+def predict(content: Mapping[str, Any], pairs: Dataset) -> Array:
+    """Return the positive class's probability of each pair, of shape (pairs,), by what a checkpoint holds."""
     device = "cuda" if torch.cuda.is_available() else None
-    found = Predictor(model, device).predict(zip(pairs["sentence1"], pairs["sentence2"], strict=True))
+    predictor = Predictor(ParaphraseClassifier.restore(content), device)
+    found = predictor.predict(zip(pairs["sentence1"], pairs["sentence2"], strict=True))
     return numpy.array([[*one.probabilities.values()][1] for one in found])
-
-
-def validation_pairs(unit: Unit) -> Dataset:
-    """Return the validation split's pairs, also of a run that has chosen its epoch on a fold."""
-    data = data_of(unit)
-    return data.read(data.test_split if unit.fold else "validation")
-
-
-def data_of(unit: Unit) -> MRPCDataModule:
-    """Return the data module of a run."""
-    recipe = unit.run.config
-    return MRPCDataModule(**recipe["data"], **{name: recipe["model"][name] for name in SHARED})
 
 
 def teach(folder: Path, units: Sequence[Unit]) -> Unit:
     """Write the training pairs with the probabilities that the runs of a setting give them, for one run to learn.
 
-    A pair's probability is the mean over the runs that have not seen it, where there are folds, else over all of them;
-    a tenth of what is learned is the label, as in DistilBERT's and others' recipes of a soft and a hard loss.
+    A pair's probability is the mean over the runs that have not seen it, where there are folds, else over all of them.
+    A tenth of what is learned is the label. What is there already, of the same runs, is taken as it is.
 
     Returns:
         The unit that learns them, as long as the runs did and with their other values.
+
+    Raises:
+        InputError: If no run has left out some of the pairs.
     """
-    first = units[0]
-    data = data_of(first)
-    values: dict[str, Any] = {**data.hparams, "fold": None}
-    pairs = MRPCDataModule(**values).read("train")
-    keys = [*zip(pairs["sentence1"], pairs["sentence2"], strict=True)]
-    if first.fold:
-        shares: dict[tuple[str, str], list[float]] = {}
-        for unit in units:
-            left_out = Predictions.read(unit.run.folder, "validation")
-            for pair, share in zip(left_out.pairs, left_out.positive.tolist(), strict=True):
-                shares.setdefault((pair[1], pair[2]), []).append(share)
-        if missing := sum(key not in shares for key in keys):
-            raise InputError(f"--distill: {missing:,} training pairs were left out by no run; give more --seeds")
-        soft = numpy.array([float(numpy.mean(shares[key])) for key in keys])
-    else:
-        soft = numpy.mean([predict(unit, pairs) for unit in units], axis=0)
-    labels = numpy.array(pairs["label"][:])
-    soft = (1 - OWN_LABEL) * soft + OWN_LABEL * labels
-    validation = validation_pairs(first)
-    tables = {"train": {**pairs[:], "soft": soft.tolist()}, "validation": validation[:]}
-    texts = {name: lines(table) for name, table in tables.items()}
-    name = f"distilled-{hashlib.sha256(texts['train'].encode()).hexdigest()[:8]}"
-    files = {split: str(Run(folder).write(f"{name}.{split}.jsonl", text)) for split, text in texts.items()}
+    first, data = units[0], units[0].data
+    runs = [(unit.setting.folder, unit.seed, unit.run.metrics.get("optimizer_step")) for unit in units]
+    name = f"distilled-{hashlib.sha256(repr(runs).encode()).hexdigest()[:8]}"
+    files = {split: Run(folder).path(f"{name}.{split}.jsonl") for split in ("validation", "train")}
+    if not files["train"].is_file():
+        values: dict[str, Any] = {**data.hparams, "fold": None}
+        pairs = MRPCDataModule(**values).read("train")
+        soft = (1 - OWN_LABEL) * probabilities(units, pairs) + OWN_LABEL * numpy.array(pairs["label"][:])
+        validation = data.read(data.test_split if first.fold else "validation")
+        for split, table in (("validation", validation[:]), ("train", {**pairs[:], "soft": soft.tolist()})):
+            named = {**table, "label": [data.hparams["label_names"][label] for label in table["label"]]}
+            rows = (dict(zip(named, one, strict=True)) for one in zip(*named.values(), strict=True))
+            text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
+            Run(folder).write(files[split].name, text)
     own = (
-        *(("data." + split + "_file", path) for split, path in files.items()),
+        *((f"data.{split}_file", str(path)) for split, path in files.items()),
         *((f"data.{column}_column", column) for column in ("sentence1", "sentence2", "label")),
         ("data.soft_label_column", "soft"),
         ("data.data_dir", "null"),
@@ -126,34 +134,39 @@ def teach(folder: Path, units: Sequence[Unit]) -> Unit:
     return Unit(folder, replace(first.setting, values=(*first.setting.values, *own), called=name), 1)
 
 
-def lines(table: Mapping[str, Sequence[Any]]) -> str:
-    """Return a table as JSON lines."""
-    rows = (dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True))
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def probabilities(units: Sequence[Unit], pairs: Dataset) -> Array:
+    """Return what the runs say of training pairs, of shape (pairs,): with folds, those that had left out a pair.
+
+    Raises:
+        InputError: If no run has left out some of the pairs.
+    """
+    if units[0].fold is None:
+        found = numpy.stack([predict(read_checkpoint(unit.run.best), pairs) for unit in units])
+        return numpy.asarray(found.mean(axis=0))
+    shares: dict[tuple[str, str], list[float]] = {}
+    for unit in units:
+        left_out = Predictions.read(unit.run.folder, "validation")
+        for pair, share in zip(left_out.pairs, left_out.positive.tolist(), strict=True):
+            shares.setdefault((pair[1], pair[2]), []).append(share)
+    keys = [*zip(pairs["sentence1"], pairs["sentence2"], strict=True)]
+    if missing := sum(key not in shares for key in keys):
+        raise InputError(f"--distill: {missing:,} training pairs were left out by no run; give more --seeds")
+    return numpy.array([numpy.mean(shares[key]) for key in keys], dtype=numpy.float64)
 
 
-def scored(name: str, folder: Path, split: str, singles: Sequence[Predictions]) -> dict[str, Any]:
-    """Return one model's row of the table: its metrics, and what it gains over the single runs.
+def row(name: str, run: Run, split: str, units: Sequence[Unit]) -> dict[str, Any]:
+    """Return a model's row of the table: its metrics beside those of the single runs.
 
     Args:
         name: What it is.
-        folder: Its run's folder.
+        run: Its run.
         split: As `Predictions.read` takes it.
-        singles: What the single runs say of the same pairs.
+        units: The single runs.
 
     Raises:
         InputError: If it was scored on other pairs.
     """
-    own = Predictions.read(folder, split)
+    own, singles = Predictions.read(run.folder, split), [Predictions.read(u.run.folder, u.scored_on) for u in units]
     if [pair[1:] for pair in own.pairs] != [pair[1:] for pair in singles[0].pairs]:
-        raise InputError(f"{folder}: was scored on other pairs than the study's runs")
-    single = numpy.stack([one.positive for one in singles])
-    found, names = plain(measure(own.labels, both(own.positive))), [*METRICS]
-    ours = numpy.broadcast_to(own.positive, single.shape)
-    return {
-        "name": name,
-        "folder": str(folder),
-        **{metric: found[metric] for metric in METRICS},
-        "intervals": intervals(own.labels, both(own.positive), names),
-        "gains": statistics.over_seeds_and_pairs(own.labels, ours, single, names),
-    }
+        raise InputError(f"{run.folder}: was scored on other pairs than the study's runs")
+    return {"name": name, "folder": str(run.folder), **beside(own, singles)}

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.model import SHARED
 from mrpc_lightning.run.run import Run
 
-# Of the whole study; nor may `trainer.logger`, which says where a run's folder is, be varied.
+# Of the whole study, and in no run's recipe; nor may `trainer.logger`, which says where a run's folder is, be varied.
 OWN = ("seeds", "grid", "search", "trials", "folds", "soup", "distill", "workers", "name")
 NOT_VARIED = ("seed_everything", "ckpt_path", "run", "debug", "data.fold", *OWN)
 LONGEST = 120  # letters of a folder's name
@@ -41,10 +43,13 @@ class Setting:
         names = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.values)
         return re.sub(r"[^\w.,=+-]", "-", self.called or names or "runs")
 
-    @property
-    def flags(self) -> list[str]:
-        """The flags of `fit` that set these values."""
-        return [f"--{key}={value}" for key, value in self.values]
+    def words(self, shared: Sequence[str]) -> list[str]:
+        """Return the flags that all settings share with those of these values; flags go before any config file."""
+        files = [f"--config={value}" for key, value in self.values if key == "config"]
+        flags = [f"--{key}={value}" for key, value in self.values if key != "config"]
+        last = max((place for place, word in enumerate(shared) if re.match(r"--?c(onfig)?(=|$)", word)), default=-1)
+        begin = last + 1 + (last >= 0 and "=" not in shared[last])
+        return [*shared[:begin], *files, *shared[begin:], *flags]
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,12 @@ class Unit:
         """Its run, as its folder is at this moment."""
         return Run(self.study / self.setting.folder / f"seed_{self.seed}")
 
-    @property
-    def flags(self) -> list[str]:
-        """The flags of `fit` that make a new run of it."""
+    def words(self, shared: Sequence[str]) -> list[str]:
+        """Return the flags of `fit` that make a new run of it."""
         fold = [f"--data.fold={self.fold}"] * (self.fold is not None)
         logger = {"save_dir": self.study, "name": self.setting.folder, "version": f"seed_{self.seed}"}
         places = [f"--trainer.logger.{name}={value}" for name, value in logger.items()]
-        return [*self.setting.flags, f"--seed_everything={self.seed}", *fold, *places]
+        return [*self.setting.words(shared), f"--seed_everything={self.seed}", *fold, *places]
 
     @property
     def scored_on(self) -> str:
@@ -80,10 +84,19 @@ class Unit:
         return "validation" if self.fold is None else "test"
 
     @property
+    def data(self) -> MRPCDataModule:
+        """The data module of its run."""
+        recipe = self.run.config
+        return MRPCDataModule(**recipe["data"], **{name: recipe["model"][name] for name in SHARED})
+
+    @property
     def scores(self) -> dict[str, Any]:
         """Its metrics on the validation split; nothing if it is not finished."""
-        run = self.run
-        return run.metrics if self.fold is None else run.metrics and run.read("test_metrics.json")
+        metrics = self.run.metrics
+        if self.fold is None or not metrics:
+            return metrics
+        found = self.run.read("test_metrics.json")  # somebody may have scored other pairs since
+        return found if found.get("source") == self.data.source("test") else {}
 
 
 def settings(grid: Sequence[str]) -> list[Setting]:
@@ -97,17 +110,31 @@ def settings(grid: Sequence[str]) -> list[Setting]:
     """
     axes: dict[str, list[str]] = {}
     for key, values, text in parts("grid", grid):
-        several = re.split(r",(?![^\[]*\])", values)
+        several = choices(values)
         if not all(several):
             raise InputError(f"--grid={text}: write it as in {EXAMPLES['grid']}")
         if key in axes or len(set(several)) < len(several):
             raise InputError(f"--grid={text}: the same {'key' if key in axes else 'value'} twice")
         axes[key] = several
     found = [Setting(tuple(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
-    folders = [setting.folder.casefold() for setting in found]
-    if len(set(folders)) < len(found) or max(map(len, folders)) > LONGEST:
-        raise InputError("--grid: a setting's folder is named after its values: give others, or shorter ones")
+    check_folders("grid", found)
     return found
+
+
+def check_folders(flag: str, chosen: Sequence[Setting]) -> None:
+    """Check that each of several different settings has a folder of its own.
+
+    Raises:
+        InputError: If two share one, or a name is too long.
+    """
+    folders = [setting.folder.casefold() for setting in chosen]
+    if len(set(folders)) < len(folders) or max(map(len, folders), default=0) > LONGEST:
+        raise InputError(f"--{flag}: a setting's folder is named after its values: give others, or shorter ones")
+
+
+def choices(values: str) -> list[str]:
+    """Return values with commas between them; commas within brackets are a value's own."""
+    return re.split(r",(?![^\[]*\])", values)
 
 
 def parts(flag: str, texts: Sequence[str]) -> Iterator[tuple[str, str, str]]:

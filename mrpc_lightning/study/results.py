@@ -56,18 +56,27 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
     whole = [one for one in found if one["f1"] and not one["failed"] and not one["pruned"] and beats_baseline(one)]
     best = max(whole, key=rank)["name"] if whole else None
     content: dict[str, Any] = {"settings": found, "comparisons": [], "best_of": {}, "best": best}
-    content["warnings"] = [
-        f"{setting['name']}: {setting['collapsed']} of {len(setting['runs'])} runs collapsed to one class"
-        for setting in found
-        if setting["collapsed"]
-    ]
-    if pruned:
+    alike, content["warnings"] = check_alike(found, scored)
+    for one in found:
+        name = one["name"]
+        if one["collapsed"]:
+            collapsed = f"{one['collapsed']} of {len(one['runs'])} runs"
+            content["warnings"].append(f"{name}: {collapsed} collapsed to one class")
+        if leaked := max((run["from_ancestors"] for run in one["runs"]), default=0):
+            content["warnings"].append(f"{name}: {leaked:,} scored pairs are training pairs of an ancestor")
+    if not alike:
+        content["best"] = None
+    elif pruned:
         means = [rank(setting) for setting in found if setting["f1"]]
         sizes = sorted({2**power for power in range(len(means).bit_length())} | {len(means)})
         content["best_of"] = {size: statistics.expected_best(means, size) for size in sizes if size <= len(means)}
     else:
-        content["comparisons"], warnings = compare(found, scored)
-        content["warnings"] = [*warnings, *content["warnings"]]
+        content["comparisons"] = compare(found, scored)
+        content["warnings"] += [
+            f"{one['name']}: is not compared, as runs failed or there are fewer than two seeds"
+            for one in found[1:]
+            if one["name"] not in {row["setting"] for row in content["comparisons"]}
+        ]
     return content
 
 
@@ -94,6 +103,8 @@ def read(unit: Unit) -> dict[str, Any]:
         "split": unit.scored_on,
         **{name: scores.get(name) for name in ("f1", "accuracy", *ABOUT)},
         "last_f1": None if unit.fold else last,
+        "from_ancestors": metrics.get("pairs_in_ancestors", 0)
+        + (scores.get("pairs_in_ancestors", 0) if unit.fold else 0),
         "collapsed": str(metrics.get("diagnosis", "")).startswith("Collapsed"),
         "seconds": metrics.get("wall_seconds"),
     }
@@ -103,32 +114,38 @@ def ensemble(runs: Sequence[Predictions]) -> dict[str, Any]:
     """Score the mean of the probabilities of several runs, on the same pairs.
 
     Returns:
-        `runs`; accuracy and F1, each with its `intervals` over pairs; and `gains`, the mean differences from the single
-        runs, with their intervals over seeds and pairs.
+        `runs`, and what `beside` returns.
     """
-    labels, single = runs[0].labels, numpy.stack([one.positive for one in runs])
-    mean = single.mean(axis=0)
-    over_pairs = statistics.over_seeds_and_pairs(labels, numpy.broadcast_to(mean, single.shape), single, [*METRICS])
-    found = plain(measure(labels, both(mean)))
+    mean = numpy.mean([one.positive for one in runs], axis=0)
+    return {"runs": len(runs), **beside(Predictions(runs[0].pairs, runs[0].labels, mean), runs)}
+
+
+def beside(one: Predictions, runs: Sequence[Predictions]) -> dict[str, Any]:
+    """Score a model that was made of several runs beside these, on the same pairs.
+
+    Returns:
+        Accuracy and F1, each with its `intervals` over pairs; and `gains`, for each the mean difference from the single
+        runs with an interval over pairs and these runs. The model itself is one draw of what other runs would give.
+    """
+    single, names = numpy.stack([run.positive for run in runs]), [*METRICS]
+    ours = numpy.broadcast_to(one.positive, single.shape)
+    spans = statistics.over_seeds_and_pairs(one.labels, ours, single, names)
+    found = plain(measure(one.labels, both(one.positive)))
+    theirs = [plain(measure(one.labels, both(run))) for run in single]
+    means = {name: float(numpy.mean([score[name] or 0 for score in theirs])) for name in names}
     return {
-        "runs": len(runs),
-        **{name: found[name] for name in METRICS},
-        "intervals": intervals(labels, both(mean), [*METRICS]),
-        "gains": over_pairs,
+        **{name: found[name] for name in names},
+        "intervals": intervals(one.labels, both(one.positive), names),
+        "gains": {name: [(found[name] or 0) - means[name], *spans[name]] for name in names if name in spans},
     }
 
 
-def compare(
-    settings: Sequence[Mapping[str, Any]], scored: Mapping[str, Predictions]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Compare each setting with the first one, on the seeds that both have; p-values are corrected for each metric.
+def check_alike(settings: Sequence[Mapping[str, Any]], scored: Mapping[str, Predictions]) -> tuple[bool, list[str]]:
+    """Say whether all runs can be compared, and warn of what they differ in.
 
     Args:
         settings: The settings, as study.json has them.
         scored: What each run, by its folder, was scored on.
-
-    Returns:
-        The comparisons; and warnings, of which one takes the place of what cannot be compared.
     """
     everything = [run for setting in settings for run in setting["runs"]]
     warnings = []
@@ -136,15 +153,22 @@ def compare(
         if len(kinds := sorted({str(run[name]) for run in everything})) > 1:
             warnings.append(f"the runs differ in {name.replace('_', ' ')}: {', '.join(kinds)}")
     if warnings and "precision" in warnings[0]:
-        return [], [f"{warnings[0]}; nothing is compared: give trainer.precision", *warnings[1:]]
+        return False, [f"{warnings[0]}; nothing is compared: give trainer.precision", *warnings[1:]]
     if len({one.pairs for one in scored.values()}) > 1:
-        return [], [*warnings, "the runs were scored on different pairs; nothing is compared"]
+        return False, [*warnings, "the runs were scored on different pairs; nothing is compared"]
+    return True, warnings
+
+
+def compare(settings: Sequence[Mapping[str, Any]], scored: Mapping[str, Predictions]) -> list[dict[str, Any]]:
+    """Compare each setting with the first one, on the seeds that both have; p-values are corrected for each metric.
+
+    A setting of which runs failed, or that shares fewer than two seeds with the first, is left out. See `check_alike`.
+    """
     found: list[tuple[str, str, statistics.Difference, Any]] = []
     for other in settings[1:]:
         ours, theirs = ({run["seed"]: run for run in one["runs"]} for one in (other, settings[0]))
         seeds = sorted(ours.keys() & theirs.keys())
         if len(seeds) < 2 or other["failed"] or settings[0]["failed"]:
-            warnings.append(f"{other['name']}: is not compared, as runs failed or there are fewer than two seeds")
             continue
         one, two = (numpy.stack([scored[runs[seed]["folder"]].positive for seed in seeds]) for runs in (ours, theirs))
         labels = scored[ours[seeds[0]]["folder"]].labels
@@ -160,4 +184,4 @@ def compare(
         for (_, name, _, pairs), fair in zip(own, statistics.correct([row[2] for row in own]), strict=True):
             named = {"metric": metric, "setting": name, "against": settings[0]["name"], "verdict": fair.verdict}
             rows.append({**named, **vars(fair), "needed": fair.needed, "over_pairs": pairs})
-    return rows, warnings
+    return rows

@@ -4,6 +4,7 @@ Its journal, in the study's folder, holds what was chosen. The scores are read f
 any number of workers on any number of machines, and those that come after a killed one, see the same.
 """
 
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.study.plan import EXAMPLES, Setting, Unit, parts, units
+from mrpc_lightning.run.run import Run
+from mrpc_lightning.study.plan import EXAMPLES, Setting, Unit, check_folders, choices, parts, units
 
 JOURNAL = "optuna.journal"
+NUMBER = r"[-+]?\d[\d.]*(?:[eE][-+]?\d+)?"
 
 
 class Search:
@@ -47,18 +50,21 @@ class Search:
         found: list[Unit] = []
         with self._locked():
             study = self._load()
-            for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                self._settle(study, trial)
-            for trial in study.trials:
+            for trial in self._trials(study):
+                if trial.state == TrialState.RUNNING:
+                    self._settle(study, trial)
+            for trial in self._trials(study):
                 own = self._units(trial)
                 found += [unit for unit in own if trial.state != TrialState.PRUNED or unit.scores]
-        return list(dict.fromkeys(found))  # Optuna may choose the same values again
+        found = list(dict.fromkeys(found))  # Optuna may choose the same values again
+        check_folders("search", list(dict.fromkeys(unit.setting for unit in found)))
+        return found
 
     def more(self) -> bool:
         """Let Optuna choose another setting; return false if there are enough."""
         with self._locked():
             study = self._load()
-            if len(study.trials) >= self.trials:
+            if len(self._trials(study)) >= self.trials:
                 return False
             study.ask(self.space)
             return True
@@ -70,12 +76,17 @@ class Search:
 
     def to_come(self) -> int:
         """Return how many units are still to be added, if none of the settings to come is pruned."""
-        return (self.trials - len(self.pruned())) * self.seeds
+        with self._locked():
+            return max(0, self.trials - len(self._trials(self._load()))) * self.seeds
 
     def pruned(self) -> dict[Setting, bool]:
         """Return all settings so far, and whether each was pruned."""
         with self._locked():
-            return {self.setting(trial): trial.state == TrialState.PRUNED for trial in self._load().trials}
+            return {self.setting(one): one.state == TrialState.PRUNED for one in self._trials(self._load())}
+
+    def _trials(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Return the trials that are whole: a command that is killed may leave one without some of its values."""
+        return [trial for trial in study.trials if trial.params.keys() == self.space.keys()]
 
     def _units(self, trial: FrozenTrial) -> list[Unit]:
         return units(self.study, [self.setting(trial)], self.seeds, self.folds)
@@ -90,7 +101,10 @@ class Search:
         return FileLock(self.study / ".search")
 
     def _load(self) -> optuna.Study:
-        storage = JournalStorage(JournalFileBackend(str(self.study / JOURNAL)))
+        journal = Run(self.study).path(JOURNAL)
+        if journal.is_file() and not (content := journal.read_bytes()).endswith(b"\n"):
+            os.truncate(journal, content.rfind(b"\n") + 1)  # a command was killed while it wrote
+        storage = JournalStorage(JournalFileBackend(str(journal)))
         study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
         # A sampler that began anew after each command would draw the same values again.
         study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
@@ -135,10 +149,10 @@ def space(ranges: Sequence[str]) -> dict[str, BaseDistribution]:
     for key, values, text in parts("search", ranges):
         if key in found:
             raise InputError(f"--search={text}: the same key twice")
-        bounds = re.fullmatch(r"(.+?)\.\.(.+?)(:log)?", values)
+        bounds = re.fullmatch(rf"({NUMBER})\.\.({NUMBER})(:log)?", values)
         try:
             if bounds is None:
-                found[key] = CategoricalDistribution(values.split(","))
+                found[key] = CategoricalDistribution(choices(values))
             elif all(re.fullmatch(r"\d+", bound) for bound in bounds.groups()[:2]):
                 found[key] = IntDistribution(int(bounds[1]), int(bounds[2]), log=bool(bounds[3]))
             else:

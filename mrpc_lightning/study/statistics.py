@@ -28,7 +28,7 @@ class Difference:
         p: Of the two-sided sign-flip test; `correct` corrects it for the number of comparisons.
         sd: Sample standard deviation of the differences.
         better: Share of the seeds with which this setting is better; a tie is half a seed.
-        differ: Seeds on which the two differ: ties say nothing, and no p of the others' sign flips may be small enough.
+        differ: Seeds on which the two differ. Ties say nothing: where few seeds differ, no p can be small enough.
         comparisons: How many comparisons this one is among.
     """
 

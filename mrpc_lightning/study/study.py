@@ -18,7 +18,6 @@ from mrpc_lightning.run.run import Run, flatten
 from mrpc_lightning.run.signals import requeue
 from mrpc_lightning.study import models, results, tables
 from mrpc_lightning.study.plan import Grid, Setting, Unit
-from mrpc_lightning.study.predictions import Predictions
 from mrpc_lightning.study.search import Search
 from mrpc_lightning.study.work import Work, last_line
 from mrpc_lightning.text import count, duration, printable
@@ -61,14 +60,17 @@ class Study:
         with FileLock(self.folder / ".lock"):  # workers elsewhere end at the same time
             self.check_recipes()
             planned = self.plan.units()
-            found = results.collect(planned, work.failed, self.plan.pruned())
-            found["models"] = []
+            found = {**results.collect(planned, work.failed, self.plan.pruned()), "models": []}
             own = [unit for unit in planned if printable(unit.setting.name) == found["best"] and unit.scores]
+            best = next((unit.setting for unit in own), planned[0].setting)
+            self.write(found, best)  # before hours of what may fail
             if own and soup:
-                found["models"].append(self.soup(own))
+                found["models"].append(models.soup(self.folder, own, self.command))
             if own and distill:
                 found["models"].append(self.distill(own))
-            self.write(found, next((unit.setting for unit in own), planned[0].setting))
+            if found["models"]:
+                self.write(found, best)
+            self.show(found)
 
     def work(self, plan: Grid | Search) -> Work:
         """Run the units that are not finished, with a line for each and a bar."""
@@ -129,18 +131,13 @@ class Study:
                     what = f"is a run with {key} {values[0]}, not {values[1]}"
                     raise InputError(f"{unit.run.folder}: {what}; give this study another --name")
 
-    def soup(self, units: Sequence[Unit]) -> dict[str, Any]:
-        """Average the weights of a setting's runs, and return its row of the table."""
-        name, run = models.soup(self.folder, units, self.command)
-        return models.scored(name, run.folder, "test", singles(units))
-
     def distill(self, units: Sequence[Unit]) -> dict[str, Any]:
         """Train a model on the probabilities of a setting's runs, and return its row of the table."""
         unit = models.teach(self.folder, units)
         if failed := self.work(Grid(self.folder, [unit.setting], 1, None)).failed:
             raise InputError(f"--distill: {failed[unit]}")
-        name = f"one model that learned the probabilities of {count(len(units), 'run')}"
-        return models.scored(name, unit.run.folder, "validation", singles(units))
+        name = f"one model that learned what {len(units)} runs say, its epoch chosen on the validation split"
+        return models.row(name, unit.run, "validation", units)
 
     def command(self, words: Sequence[str]) -> None:
         """Run a command of this program in a process of its own.
@@ -157,9 +154,11 @@ class Study:
             raise InputError(f"{words[0]}: {last_line(log)}")
 
     def write(self, found: dict[str, Any], best: Setting) -> None:
-        """Write what the study has found into its folder, and print it."""
-        own, table = Run(self.folder), tables.markdown(found)
+        """Write what the study has found into its folder."""
+        own = Run(self.folder)
         for setting in (one for one in found["settings"] if "out_of_fold" in one):
+            if any(run["from_ancestors"] for run in setting["runs"]):
+                continue  # what was trained on is too easy
             about = {name: setting["out_of_fold"][name] for name in (*Calibration._fields, "pairs")}
             for run in setting["runs"]:
                 Run(run["folder"]).write(FILE, json.dumps(about, indent=2) + "\n")
@@ -167,16 +166,14 @@ class Study:
         if found["best"]:
             own.write("best.yaml", as_yaml(self.recipe_of(best)))
         first = as_yaml(self.recipe_of(self.plan.units()[0].setting))
-        own.write("study.md", table)
+        own.write("study.md", tables.markdown(found))
         own.write("study.html", tables.page(found, self.folder.name, self.plan.seeds, first))
         own.write("study.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
+
+    def show(self, found: Mapping[str, Any]) -> None:
+        """Print what the study has found."""
         last = f"\nbest   {self.folder / 'best.yaml'}, a config file for fit" if found["best"] else ""
-        print(f"\n{table}\nreport {self.folder / 'study.html'}{last}", flush=True)
-
-
-def singles(units: Sequence[Unit]) -> list[Predictions]:
-    """Return what the runs of a setting say of the validation split."""
-    return [Predictions.read(unit.run.folder, unit.scored_on) for unit in units]
+        print(f"\n{tables.markdown(found)}\nreport {self.folder / 'study.html'}{last}", flush=True)
 
 
 def as_yaml(recipe: Mapping[str, Any]) -> str:

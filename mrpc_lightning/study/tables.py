@@ -43,7 +43,7 @@ def of_differences(study: Mapping[str, Any]) -> Rows:
 
 def of_several(study: Mapping[str, Any]) -> Rows:
     """Return the table of several models that make one prediction, beside the single runs."""
-    rows = ["several models as one|F1|accuracy|F1, minus that of single runs".split("|")]
+    rows = ["several models as one|F1|accuracy|F1, minus the mean of these runs".split("|")]
     for one in study["settings"]:
         if one["ensemble"] and one["ensemble"]["runs"] > 1:
             rows.append(several(f"{one['name']}: mean probability of {one['ensemble']['runs']} runs", one["ensemble"]))
@@ -53,7 +53,8 @@ def of_several(study: Mapping[str, Any]) -> Rows:
 def several(name: str, found: Mapping[str, Any]) -> list[str]:
     """Return a row of that table."""
     scores = [f"{points(found[metric])} {bounds(found['intervals'][metric], '{:.2f}')}" for metric in METRICS]
-    return [name, *scores, bounds(found["gains"].get("f1"))]
+    gain = found["gains"].get("f1")
+    return [name, *scores, f"{points(gain[0], '{:+.2f}')} {bounds(gain[1:])}" if gain else "-"]
 
 
 def of_folds(study: Mapping[str, Any]) -> Rows:
@@ -81,8 +82,8 @@ def answers(study: Mapping[str, Any]) -> list[str]:
     if study["best_of"]:
         sizes = ", ".join(f"{points(value)} of {size}" for size, value in study["best_of"].items())
         lines.append(
-            f"expected best F1 by the number of settings that are searched: {sizes}. The best of many looks "
-            "better than it is: repeat best.yaml beside your first setting, with a study of its own"
+            f"expected best F1 of so many of these settings, drawn at random: {sizes}. The best of many looks better "
+            "than it is: repeat best.yaml beside the setting that you had before, in a study of its own"
         )
     for one in (one for one in study["settings"] if one["f1"]):
         run = one["runs"][0]

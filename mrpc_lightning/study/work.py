@@ -79,7 +79,7 @@ class Work:
 
     def left(self) -> list[Unit]:
         """Return the units that are neither finished nor failed; one that is trained here is left until its end."""
-        known, units = self.finished | self._children.keys(), self.units()
+        known, units = {*self.finished, *tuple(self._children)}, self.units()
         self.finished |= {unit for unit in units if unit not in known and unit.scores}
         return [unit for unit in units if unit not in self.finished and unit not in self.failed]
 
@@ -111,13 +111,14 @@ class Work:
         if resumed:
             own = ["--ckpt_path", str(folder), "--config", str(folder / "config.yaml")]
         else:
-            own = [*self.words, *unit.flags]
+            own = unit.words(self.words)
             if folder.is_dir():  # stopped before its first checkpoint
                 shutil.rmtree(Run(unit.study).path(f"{unit.setting.folder}/{folder.name}"))
         if not unit.run.metrics:
             code = self._run(unit, ["fit", *own], log)
         if unit.run.metrics and not unit.scores:
-            code = self._run(unit, ["test", "--ckpt_path", str(folder)], log)
+            log = log.with_suffix(".test.txt")
+            code = self._run(unit, ["test", "--ckpt_path", str(folder), *hardware(unit.run)], log)
         with self._lock:
             self._children.pop(unit, None)
             if unit.scores:
@@ -153,6 +154,13 @@ class Work:
                 )
                 self._children[unit] = child
             return child.wait()
+
+
+def hardware(run: Run) -> list[str]:
+    """Return the flags that let a command compute where a run was trained."""
+    values = run.config.get("trainer") or {}
+    names = [name for name in ("accelerator", "devices", "strategy") if isinstance(values.get(name), str | int)]
+    return [f"--trainer.{name}={values[name]}" for name in names]
 
 
 @contextlib.contextmanager

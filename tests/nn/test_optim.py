@@ -53,7 +53,7 @@ SHAPES: dict[str, tuple[dict[str, Any], str, int]] = {
     "roberta": (BERT_LIKE, r"roberta\.embeddings\.", 3),
     "distilbert": ({"vocab_size": 9, "dim": 8, "n_layers": 3, "n_heads": 2}, r"distilbert\.embeddings\.", 3),
     "electra": ({**BERT_LIKE, "embedding_size": 4}, r"electra\.embeddings(_project)?\.", 3),
-    "modernbert": (BERT_LIKE, r"model\.(embeddings|final_norm)\.", 3),
+    "modernbert": (BERT_LIKE, r"model\.embeddings\.", 3),
     "albert": ({**BERT_LIKE, "embedding_size": 4}, r"albert\.(embeddings|encoder\.embedding_hidden_mapping_in)\.", 1),
     "deberta-v2": (
         {**BERT_LIKE, "relative_attention": True, "norm_rel_ebd": "layer_norm", "pooler_hidden_size": 8},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from helpers import RUN, fails, read_predictions
+from helpers import LAST, RUN, fails, read_predictions
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from mrpc_lightning import main
@@ -67,6 +67,15 @@ def test_test_reports_both(calibrated: Path, capsys: pytest.CaptureFixture[str])
     assert f"calibrated, as `predict --calibrated` does: accuracy {found['calibrated']['accuracy']:.4f}" in printed
 
 
+def test_they_are_of_the_best_checkpoint_alone_and_go_when_the_run_is_resumed(
+    calibrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--data.predict_file=validation.csv", "--calibrated", "--ckpt_path", str(LAST)]
+    assert "last.ckpt has no calibration.json" in fails(capsys, words)
+    main(["fit", "--ckpt_path", str(RUN), "--trainer.max_epochs=2"])
+    assert not (RUN / "calibration.json").exists()
+
+
 def test_probabilities_of_0_and_1_stay() -> None:
     scaled = Calibration(0.5, 2.0).scale(numpy.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]))
     assert scaled.tolist() == [[0, 1], [1, 0], [0.5, 0.5]]
@@ -74,7 +83,7 @@ def test_probabilities_of_0_and_1_stay() -> None:
 
 def test_a_run_without_them_or_with_damaged_ones_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["predict", "--data.predict_file=validation.csv", "--calibrated"]
-    assert "has no calibration.json; a study with --folds leaves it in its runs" in fails(capsys, words)
+    assert "has no calibration.json; a study with --folds leaves one for its runs' best" in fails(capsys, words)
     for text in ("{", "{}", '{"threshold": 0.5, "temperature": 0.0}', '{"threshold": "a", "temperature": 1.0}'):
         (RUN / "calibration.json").write_text(text)
         assert "calibration.json: damaged" in fails(capsys, words)

@@ -68,7 +68,7 @@ def test_a_setting_is_stopped_as_soon_as_it_is_worse_than_the_best_by_the_paired
     ("text", "reason"),
     [
         ("model.learning_rate", "write it as in"),
-        ("model.learning_rate=1e-4..x", "write it as in"),
+        ("model.learning_rate=1e-4..x", "leaves nothing to choose"),
         ("model.learning_rate=1e-4..1e-5", "write it as in"),
         ("model.learning_rate=0..1:log", "write it as in"),
         ("model.learning_rate=1e-5..1e-5", "leaves nothing to choose"),
@@ -103,7 +103,7 @@ def test_the_table_of_a_search_has_the_expected_best_and_no_verdicts(
     while search.more():
         pass
     for unit in search.units():
-        main(["fit", *arguments, *unit.flags])
+        main(["fit", *unit.words(arguments)])
     capsys.readouterr()
     main(["study", *arguments, "--search", RANGES[0], "--trials=2", "--seeds=1"])
     printed = capsys.readouterr().out
@@ -112,3 +112,32 @@ def test_the_table_of_a_search_has_the_expected_best_and_no_verdicts(
     low, high = sorted(setting["f1"]["mean"] for setting in found["settings"])
     assert found["best_of"] == {"1": pytest.approx((low + high) / 2), "2": pytest.approx(low / 4 + high * 3 / 4)}
     assert found["comparisons"] == []
+
+
+def test_a_journal_whose_writer_was_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    search, journal = Search(STUDY, RANGES, trials=3, seeds=1, folds=None), STUDY / "optuna.journal"
+    search.more()
+    whole = journal.read_bytes()
+    search.more()
+    added = journal.read_bytes()[len(whole) :]
+    for length in range(1, len(added)):  # wherever it was cut
+        journal.write_bytes(whole + added[:length])
+        assert len(search.units()) in (1, 2)
+        assert search.more()
+        assert len(search.units()) in (2, 3)
+
+
+def test_settings_that_would_share_a_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    search = Search(STUDY, ["model.model_name=x/a,x-a"], trials=9, seeds=1, folds=None)
+    while search.more():
+        pass
+    with pytest.raises(InputError, match="a setting's folder is named after its values"):
+        search.units()
+
+
+def test_commas_within_brackets_and_dots_of_paths_are_values() -> None:
+    found = space(["model.class_weights=[2.0,1.0],[1.0,1.0]", "data.train_file=../a.csv,../b.csv"])
+    assert found["model.class_weights"].choices == ("[2.0,1.0]", "[1.0,1.0]")
+    assert found["data.train_file"].choices == ("../a.csv", "../b.csv")

@@ -30,16 +30,24 @@ def test_a_grid_is_every_combination_with_the_first_values_first() -> None:
     found = settings(["model.learning_rate=2e-5,5e-5", "data.batch_size=16,32"])
     names = [setting.name for setting in found]
     assert names[0] == "learning_rate 2e-5, batch_size 16" and names[1] == "learning_rate 2e-5, batch_size 32"
-    assert found[3].flags == ["--model.learning_rate=5e-5", "--data.batch_size=32"]
+    assert found[3].words([]) == ["--model.learning_rate=5e-5", "--data.batch_size=32"]
     assert [setting.name for setting in settings([])] == ["as configured"]
-    assert settings(["model.label_names=[a,b],[c,d]"])[1].flags == ["--model.label_names=[c,d]"]
+    assert settings(["model.label_names=[a,b],[c,d]"])[1].words([]) == ["--model.label_names=[c,d]"]
     encoders = settings(["model.model_name=google-bert/bert-base-uncased,tb_logs/stsb/version_0"])
     folders = [setting.folder for setting in encoders]
     assert folders == ["model_name=google-bert-bert-base-uncased", "model_name=tb_logs-stsb-version_0"]
-    assert encoders[1].flags == ["--model.model_name=tb_logs/stsb/version_0"]
+    assert encoders[1].words([]) == ["--model.model_name=tb_logs/stsb/version_0"]
     planned = units(Path("s"), found, 2)
     assert [unit.seed for unit in planned] == [1] * 4 + [2] * 4, "every setting sees the same seeds"
     assert len({unit.run.folder for unit in planned}) == 8
+
+
+def test_a_settings_config_file_goes_after_the_others_and_before_all_flags() -> None:
+    [_, second] = settings(["config=a.yaml,b.yaml"])
+    shared = ["--config", "mrpc.yaml", "--model.learning_rate=3e-5"]
+    assert second.words(shared) == ["--config", "mrpc.yaml", "--config=b.yaml", "--model.learning_rate=3e-5"]
+    assert second.words(["-c=mrpc.yaml"]) == ["-c=mrpc.yaml", "--config=b.yaml"]
+    assert second.words(["--trainer.max_epochs=2"]) == ["--config=b.yaml", "--trainer.max_epochs=2"]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +77,9 @@ def test_a_grid_that_makes_no_sense_is_refused(grid: list[str], reason: str) -> 
         (["--name=../other"], "--name ../other: a folder's name"),
         (["--seed_everything=3"], "say how many with --seeds"),
         (["--folds=1"], "--folds 1: at least 2"),
+        (["--folds=3", "--data.test_file=validation.csv"], "leave test_file, test_split out"),
+        (["--folds=3", "--seeds=2", "--distill"], "--distill: needs a run for each of 3 folds; give --seeds 3"),
+        (["--config=seeds: 3"], "seeds: is of the study, not of its runs"),
         (["--data.fold=1/3"], "say how many with --folds"),
         (["--ckpt_path=last"], "--ckpt_path: a study makes runs of its own"),
         (["--trainer.logger=false"], "TensorBoardLogger or CSVLogger"),
@@ -85,7 +96,7 @@ def test_a_study_that_makes_no_sense_is_refused_before_anything_runs(
 def make_runs(arguments: list[str], planned: list[Unit]) -> None:
     """Train a study's runs in this process: what they leave is what those of a study leave."""
     for unit in planned:
-        main(["fit", *arguments, *unit.flags])
+        main(["fit", *unit.words(arguments)])
         if unit.fold:
             main(["test", "--ckpt_path", str(unit.run.folder)])
 
@@ -160,6 +171,12 @@ def test_folds_score_every_training_pair_once_by_a_run_that_has_not_seen_it(
     )
     truth = [row["label"] == "equivalent" for row in read_predictions(STUDY / "runs/seed_1/test_predictions.csv")]
     assert setting["ensemble"]["f1"] == pytest.approx(f1_score(truth, mean > 0.5))
+    # Somebody scores other pairs with one of the runs: it is scored again, and counts as before.
+    capsys.readouterr()
+    main(["test", "--ckpt_path", str(STUDY / "runs/seed_1"), "--data.test_file=train.csv"])
+    assert not units(STUDY, settings([]), 3, 3)[0].scores
+    main(["test", "--ckpt_path", str(STUDY / "runs/seed_1")])
+    assert units(STUDY, settings([]), 3, 3)[0].scores["f1"] == second[0]["f1"]
     message = fails(capsys, ["study", *arguments, "--seeds=3"])
     assert "is a run with --data.fold 1/3; give this study another --name" in message
 
@@ -175,7 +192,7 @@ def test_one_model_of_several_is_a_run_like_any_other(
     make_runs(arguments, planned)
     capsys.readouterr()
     main(["study", *arguments, "--folds=3", "--soup", "--distill"])
-    assert "one model that learned the probabilities of 3 runs" in capsys.readouterr().out
+    assert "one model that learned what 3 runs say" in capsys.readouterr().out
     found = json.loads((STUDY / "study.json").read_text())
     soup, distilled = found["models"]
     for one in (soup, distilled):
@@ -192,6 +209,12 @@ def test_one_model_of_several_is_a_run_like_any_other(
     for name, tensor in load(STUDY / "soup/checkpoints/best.ckpt")["state_dict"].items():
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, sum(one[name] for one in weights) / len(weights))
+    # It was trained on what all of its runs were trained on, and left out no fold.
+    merged = load(STUDY / "soup/checkpoints/best.ckpt")
+    hashes = [load(STUDY / f"runs/seed_{n}/checkpoints/best.ckpt")["MRPCDataModule"]["trained_on"] for n in chosen]
+    known = set(merged["MRPCDataModule"]["trained_on"]["pair_hashes"].tolist())
+    assert known == {number for one in hashes for number in one["pair_hashes"].tolist()}
+    assert merged["datamodule_hyper_parameters"]["fold"] is None and merged["seeds"] == chosen
     single = [json.loads((STUDY / f"runs/seed_{n}/test_metrics.json").read_text())["f1"] for n in (1, 2, 3)]
     assert soup["f1"] >= max(single) - 1e-9
     # The distilled model learned what the run that had not seen a pair says of it, and a tenth of the label.
@@ -204,7 +227,9 @@ def test_one_model_of_several_is_a_run_like_any_other(
     }
     assert len(learned) == 60
     for row in learned:
-        assert row["soft"] == pytest.approx(0.9 * left_out[row["sentence1"], row["sentence2"]] + 0.1 * row["label"])
+        assert row["soft"] == pytest.approx(
+            0.9 * left_out[row["sentence1"], row["sentence2"]] + 0.1 * (row["label"] == "equivalent")
+        )
 
 
 def comparable(path: Path) -> Any:
