@@ -53,6 +53,14 @@ class Study:
             InputError: If a run in the folder is of another recipe, or no run can be trained.
             Stopped: If a signal asks for it; the message says what the same command will do.
         """
+        try:
+            self._run(soup, distill)
+        except Stopped as stopped:
+            done = count(sum(bool(unit.scores) for unit in self.plan.units()), "run")
+            how = f"stopped; {done} finished, and the same command continues there{requeue(stopped.signum)}"
+            raise Stopped(stopped.signum, how) from stopped
+
+    def _run(self, soup: bool, distill: bool) -> None:
         self.check_recipes()
         work = self.work(self.plan)
         if work.failed and not work.finished:
@@ -98,10 +106,6 @@ class Study:
         began = time.monotonic()
         try:
             work.run()
-        except Stopped as stopped:
-            work.left()
-            how = f"{count(len(work.finished), 'run')} are done, and the same command continues there"
-            raise Stopped(stopped.signum, f"stopped; {how}{requeue(stopped.signum)}") from stopped
         finally:
             bar.close()
         return work
