@@ -126,6 +126,8 @@ def predict(cli: CLI) -> None:
     calibration = None
     if config.calibrated:
         calibration = needed(Calibration.of(cli.checkpoint) if cli.checkpoint else None, cli.checkpoint or "none")
+        values_of = f"threshold {calibration.threshold:.3f}, temperature {calibration.temperature:.2f}"
+        cli.notes.append(f"calibrated {values_of}")
     if config.pair is not None or values.predict_file == "-":
         with contextlib.redirect_stdout(sys.stderr):
             announce(cli)
@@ -211,6 +213,9 @@ def study(cli: CLI) -> None:
         ParaphraseClassifier(**values.model.as_dict())  # what their values must be is known to them alone
         MRPCDataModule(**values.data.as_dict())
         return cli.recipe_of(values)
+
+    fold = f"1/{config.folds}" if config.folds else None
+    MRPCDataModule(**{**config.data.as_dict(), "fold": fold}).read("train")  # a mistake in them shows before any run
 
     folder = Path(first.init_args.get("save_dir") or LOGS) / config.name
     if config.search:

@@ -50,7 +50,7 @@ def load_encoder(
     source, key = demo.resolve(model_name), f"model.model_name {model_name}"
     run = origin.read_run(source)
     if run and not pretrained:
-        raise InputError(f"model.pretrained false: {model_name} is a run, whose weights are trained; leave one out")
+        raise InputError(f"model.pretrained false: {model_name} is a run, whose weights are trained; set it true")
     if not run:
         hub.prepare(source, key)
     trusted: dict[str, Any] = {"revision": revision, "trust_remote_code": False}

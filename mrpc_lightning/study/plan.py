@@ -16,7 +16,7 @@ from mrpc_lightning.run.run import Run
 OWN = ("seeds", "grid", "search", "trials", "folds", "soup", "distill", "workers", "name")
 NOT_VARIED = ("seed_everything", "ckpt_path", "run", "debug", "data.fold", *OWN)
 LONGEST = 120  # letters of a folder's name
-EXAMPLES = {"grid": "model.learning_rate=2e-5,5e-5", "search": "model.learning_rate=1e-5..1e-4:log"}
+EXAMPLES = {"grid": "--grid=model.learning_rate=2e-5,5e-5", "search": "--search=model.learning_rate=1e-5..1e-4:log"}
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,13 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
             content["warnings"].append(f"{name}: {leaked:,} scored pairs are training pairs of an ancestor")
     if not alike:
         content["best"] = None
-    elif pruned:
+    if content["best"] is None:
+        content["warnings"].append("no setting is called the best: none beats the baselines with all of its runs")
+    if alike and pruned:
         means = [rank(setting) for setting in found if setting["f1"]]
         sizes = sorted({2**power for power in range(len(means).bit_length())} | {len(means)})
         content["best_of"] = {size: statistics.expected_best(means, size) for size in sizes if size <= len(means)}
-    else:
+    elif alike:
         content["comparisons"] = compare(found, scored)
         content["warnings"] += [
             f"{one['name']}: is not compared, as runs failed or there are fewer than two seeds"

@@ -158,7 +158,8 @@ def space(ranges: Sequence[str]) -> dict[str, BaseDistribution]:
             else:
                 found[key] = FloatDistribution(float(bounds[1]), float(bounds[2]), log=bool(bounds[3]))
         except ValueError as error:
-            raise InputError(f"--search={text}: write it as in {EXAMPLES['search']}") from error
+            example = f"the lower bound first, as in {EXAMPLES['search']}"
+            raise InputError(f"--search={text}: makes no range; {example}") from error
         if found[key].single():
             raise InputError(f"--search={text}: leaves nothing to choose")
     return found

@@ -72,12 +72,13 @@ class Study:
             own = [unit for unit in planned if printable(unit.setting.name) == found["best"] and unit.scores]
             best = next((unit.setting for unit in own), planned[0].setting)
             self.write(found, best)  # before hours of what may fail
+            if (soup or distill) and not own:
+                found["warnings"].append("--soup and --distill: were left out, as no setting is called the best")
             if own and soup:
                 found["models"].append(models.soup(self.folder, own, self.command))
             if own and distill:
                 found["models"].append(self.distill(own))
-            if found["models"]:
-                self.write(found, best)
+            self.write(found, best)
             self.show(found)
 
     def work(self, plan: Grid | Search) -> Work:

@@ -20,7 +20,7 @@ def tables(study: Mapping[str, Any]) -> list[Rows]:
 
 def of_settings(study: Mapping[str, Any]) -> Rows:
     """Return the table of the settings."""
-    rows = ["setting|runs|F1|median|range|F1, last epoch|accuracy|collapsed|failed|s a run".split("|")]
+    rows = ["setting|runs|F1|median|range|F1, last epoch|accuracy|collapsed|failed|s of training".split("|")]
     for one in study["settings"]:
         f1, seconds = one["f1"], one["seconds"]
         middle = [points(f1["median"]), f"{points(f1['min'])} to {points(f1['max'])}"] if f1 else ["-", "-"]
@@ -33,7 +33,9 @@ def of_settings(study: Mapping[str, Any]) -> Rows:
 
 def of_differences(study: Mapping[str, Any]) -> Rows:
     """Return the table of the differences from the first setting."""
-    rows = ["against the first||difference|over seeds|over seeds and pairs|p|P(better)|seeds needed|verdict".split("|")]
+    rows = [
+        "against the first||difference|over seeds|over seeds and pairs|p|P(better)|seeds for 1 point|verdict".split("|")
+    ]
     for one in study["comparisons"]:
         numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), bounds(one["over_pairs"])]
         last = [f"{one['p']:.3f}", f"{one['better']:.2f}", str(one["needed"] or "-"), one["verdict"]]
@@ -76,6 +78,8 @@ def answers(study: Mapping[str, Any]) -> list[str]:
         low, high = one["interval"] or (0, 0)
         why = ", as p is not below 0.05" * (low > 0 or high < 0) or ", as the interval holds 0" * bool(one["interval"])
         verdict = one["verdict"] + why * (one["verdict"] == "no difference shown")
+        if one["verdict"].startswith("too few") and one["differ"] < one["seeds"]:
+            verdict += f", as the two differ on {one['differ']} of {one['seeds']} seeds"
         found = f"{points(one['mean'], '{:+.2f}')} points of F1 over {one['seeds']} seeds"
         sure = f", 95 % interval {bounds(one['interval'])}, p {one['p']:.3f}" if one["interval"] else ""
         lines.append(f"{one['setting']} against {one['against']}: {verdict}; {found}{sure}")
@@ -83,7 +87,7 @@ def answers(study: Mapping[str, Any]) -> list[str]:
         sizes = ", ".join(f"{points(value)} of {size}" for size, value in study["best_of"].items())
         lines.append(
             f"expected best F1 of so many of these settings, drawn at random: {sizes}. The best of many looks better "
-            "than it is: repeat best.yaml beside the setting that you had before, in a study of its own"
+            "than it is: repeat it beside the setting that you had before, in a study of its own"
         )
     for one in (one for one in study["settings"] if one["f1"]):
         run = one["runs"][0]

@@ -69,8 +69,8 @@ def test_a_setting_is_stopped_as_soon_as_it_is_worse_than_the_best_by_the_paired
     [
         ("model.learning_rate", "write it as in"),
         ("model.learning_rate=1e-4..x", "leaves nothing to choose"),
-        ("model.learning_rate=1e-4..1e-5", "write it as in"),
-        ("model.learning_rate=0..1:log", "write it as in"),
+        ("model.learning_rate=1e-4..1e-5", "the lower bound first, as in --search=model"),
+        ("model.learning_rate=0..1:log", "makes no range"),
         ("model.learning_rate=1e-5..1e-5", "leaves nothing to choose"),
         ("model.schedule=linear", "leaves nothing to choose"),
         ("seed_everything=1..5", "every setting sees the same seeds"),

@@ -53,8 +53,8 @@ def test_a_settings_config_file_goes_after_the_others_and_before_all_flags() -> 
 @pytest.mark.parametrize(
     ("grid", "reason"),
     [
-        (["model.learning_rate"], "write it as in model.learning_rate=2e-5,5e-5"),
-        (["model.learning_rate=1,,2"], "write it as in model.learning_rate=2e-5,5e-5"),
+        (["model.learning_rate"], "write it as in --grid=model.learning_rate=2e-5,5e-5"),
+        (["model.learning_rate=1,,2"], "write it as in --grid=model.learning_rate=2e-5,5e-5"),
         (["model.learning_rate=1,1"], "the same value twice"),
         (["model.warmup=1", "model.warmup=2"], "the same key twice"),
         (["seed_everything=1,2"], "every setting sees the same seeds"),
@@ -77,6 +77,8 @@ def test_a_grid_that_makes_no_sense_is_refused(grid: list[str], reason: str) -> 
         (["--name=../other"], "--name ../other: a folder's name"),
         (["--seed_everything=3"], "say how many with --seeds"),
         (["--folds=1"], "--folds 1: at least 2"),
+        (["--folds=40"], "--data.fold 1/40: 60 training pairs are too few for 40 folds"),
+        (["--data.train_file=nowhere.csv"], "nowhere.csv"),
         (["--folds=3", "--data.test_file=validation.csv"], "leave test_file, test_split out"),
         (["--folds=3", "--seeds=2", "--distill"], "--distill: needs a run for each of 3 folds; give --seeds 3"),
         (["--config=seeds: 3"], "seeds: is of the study, not of its runs"),
