@@ -3,6 +3,7 @@ import io
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,9 +108,11 @@ def test_one_pair_and_a_pipe_compute_where_the_trainer_does(trained: Path, monke
     asked: list[torch.device] = []
     make = Predictor.__init__
 
-    def note(self: Predictor, model: ParaphraseClassifier, device: torch.device | str | None = None) -> None:
+    def note(
+        self: Predictor, model: ParaphraseClassifier, device: torch.device | str | None = None, *rest: Any
+    ) -> None:
         asked.append(torch.device(device or "meta"))
-        make(self, model, device)
+        make(self, model, device, *rest)
 
     monkeypatch.setattr(Predictor, "__init__", note)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
