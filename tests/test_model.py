@@ -216,12 +216,17 @@ ENCODERS: dict[str, dict[str, Any]] = {
 }
 
 
+def make_encoder(folder: Path, tokenizer: str, kind: str) -> None:
+    """Save an encoder of another kind, with an encoder's tokenizer."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(tokenizer) / name, folder)
+    config = AutoConfig.for_model(kind, **ENCODERS[kind])
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_name_alone_changes_the_encoder(tmp_path: Path, encoder: str, kind: str) -> None:
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(Path(encoder) / name, tmp_path)
-    config = AutoConfig.for_model(kind, **ENCODERS[kind])
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    make_encoder(tmp_path, encoder, kind)
     model = ParaphraseClassifier(str(tmp_path))
     trainer = make_trainer(tmp_path, max_epochs=1)
     trainer.fit(model, make_data(tmp_path, str(tmp_path)))
@@ -273,10 +278,7 @@ def test_only_the_training_loss_is_smoothed_weighted_and_against_soft_labels(
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_layer_decay_and_fresh_layers_work_for_every_encoder(tmp_path: Path, encoder: str, kind: str) -> None:
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(Path(encoder) / name, tmp_path)
-    config = AutoConfig.for_model(kind, **ENCODERS[kind])
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    make_encoder(tmp_path, encoder, kind)
     watch, model = Watch(), ParaphraseClassifier(str(tmp_path), layer_decay=0.5, reinit_layers=1, warmup=0.0)
     trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[watch])
     trainer.fit(model, make_data(tmp_path, str(tmp_path)))

@@ -207,6 +207,8 @@ def study(cli: CLI) -> None:
     words, parser = without(cli.words, OWN_FLAGS["study"]), cli.parser
 
     def recipe_of(setting: plan.Setting) -> dict[str, Any]:
+        if own := [key for key, _ in setting.values if key in OWN_FLAGS["study"]]:
+            raise InputError(f"--{own[0]}: is the same for all runs of a study")
         parser.words = setting.words(words)
         values = parser.parse_args(parser.words)
         check_settings(values)
@@ -214,13 +216,9 @@ def study(cli: CLI) -> None:
         MRPCDataModule(**values.data.as_dict())
         return cli.recipe_of(values)
 
-    fold = f"1/{config.folds}" if config.folds else None
-    MRPCDataModule(**{**config.data.as_dict(), "fold": fold}).read("train")  # a mistake in them shows before any run
-
     folder = Path(first.init_args.get("save_dir") or LOGS) / config.name
     if config.search:
-        for setting in search.ends(config.search):
-            recipe_of(setting)
+        recipes = [recipe_of(setting) for setting in search.ends(config.search)]
         chosen: Any = search.Search(folder, config.search, config.trials, seeds, config.folds)
     else:
         chosen = plan.Grid(folder, plan.settings(config.grid or []), seeds, config.folds)
@@ -228,4 +226,6 @@ def study(cli: CLI) -> None:
         for setting, recipe in zip(chosen.settings, recipes, strict=True):
             if recipes.count(recipe) > 1:
                 raise InputError(f"--grid: {setting.name} is the same as another setting")
+    fold = f"1/{config.folds}" if config.folds else None
+    plan.data_of(recipes[0], fold=fold).read("train")  # a mistake in the pairs shows before any run
     Study(chosen, recipe_of, words, config.workers).run(config.soup, config.distill)

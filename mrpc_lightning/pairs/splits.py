@@ -44,15 +44,14 @@ def leave_out(pairs: Dataset, fold: str, seed: int) -> dict[str, Dataset]:
     """Split pairs into "train" and "validation", which is one of several folds, such as "3/10".
 
     Raises:
-        InputError: If the fold, or what is left for training, lacks one of the classes.
+        InputError: If any of the folds lacks one of the classes.
     """
     number, count = map(int, fold.split("/"))
-    is_in = folds(pairs["sentence1"], pairs["sentence2"], pairs["label"][:], count, seed) == number - 1
-    found = {name: pairs.select(numpy.flatnonzero(rows)) for name, rows in (("train", ~is_in), ("validation", is_in))}
-    for part in found.values():
-        if len(set(part["label"][:])) < 2:
-            raise InputError(f"data.fold {fold}: {len(pairs)} training pairs are too few for {count} folds; give fewer")
-    return found
+    parts = folds(pairs["sentence1"], pairs["sentence2"], pairs["label"][:], count, seed)
+    if len({*zip(parts.tolist(), pairs["label"][:], strict=True)}) < 2 * count:
+        raise InputError(f"data.fold {fold}: {len(pairs)} training pairs are too few for {count} folds; give fewer")
+    is_in = parts == number - 1
+    return {name: pairs.select(numpy.flatnonzero(rows)) for name, rows in (("train", ~is_in), ("validation", is_in))}
 
 
 def folds(

@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.report.metrics import Array, Labels, measure, plain
+from mrpc_lightning.report.metrics import Array, Labels, both, measure, plain
 from mrpc_lightning.run.run import Run
 
 FILE = "calibration.json"  # of a run, and of a folder that `export` wrote
@@ -67,6 +67,6 @@ class Calibration(NamedTuple):
     def score(self, labels: Labels, probabilities: Array) -> Mapping[str, Any]:
         """Return accuracy and F1 with the threshold, and the loss with the temperature, with both of them."""
         chosen, scaled = self.apply(probabilities)
-        found = plain(measure(labels, numpy.stack((~chosen, chosen), axis=1).astype(numpy.float64)))
+        found = plain(measure(labels, both(chosen.astype(numpy.float64))))
         loss = plain(measure(labels, scaled))["loss"]
         return {"accuracy": found["accuracy"], "f1": found["f1"], "loss": loss, **self._asdict()}

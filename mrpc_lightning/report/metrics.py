@@ -112,6 +112,11 @@ def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tupl
         return found / found[:, -1:], numpy.where(counted > 0, found / counted, 0)
 
 
+def both(positive: Array) -> Array:
+    """Return both classes' probabilities, of shape (pairs, 2), from the positive class's, of shape (pairs,)."""
+    return numpy.stack((1 - positive, positive), axis=1)
+
+
 def best_threshold(labels: Labels, positive: Array) -> float:
     """Return the threshold of the best F1, one of the values: a pair is positive where its value is at least as high.
 
@@ -194,8 +199,7 @@ def collect(scored: Scored, label_names: Sequence[str]) -> dict[str, Any]:
         "intervals": intervals(labels, probabilities),
     }
     if scored.orders is not None:
-        given = numpy.stack((1 - scored.orders[:, 0], scored.orders[:, 0]), axis=1)
-        one_order = plain(measure(labels, given))
+        one_order = plain(measure(labels, both(scored.orders[:, 0])))
         metrics["one_order"] = {name: one_order[name] for name in ("accuracy", "f1")}
     return metrics
 

@@ -22,11 +22,11 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.origin import HASHES, read_checkpoint
 from mrpc_lightning.pairs.sources import digest
-from mrpc_lightning.report.metrics import Array, measure
+from mrpc_lightning.report.metrics import Array, both, measure
 from mrpc_lightning.run.checkpoint import mean
 from mrpc_lightning.run.run import Run, replacing
 from mrpc_lightning.study.plan import Unit
-from mrpc_lightning.study.predictions import Predictions, both
+from mrpc_lightning.study.predictions import Predictions, left_out
 from mrpc_lightning.study.results import beside
 
 OWN_LABEL = 0.1  # share of the label in what a distilled model learns; the rest is the other models'
@@ -46,8 +46,7 @@ def soup(folder: Path, units: Sequence[Unit], command: Callable[[Sequence[str]],
         Its row of the table.
     """
     ranked = sorted(units, key=lambda unit: -(unit.scores["f1"] or 0))
-    data = ranked[0].data
-    pairs = data.read(data.test_split if ranked[0].fold else "validation")
+    pairs = ranked[0].validation_pairs
     labels, best = numpy.array(pairs["label"][:]), -1.0
     kept: list[dict[str, Any]] = []  # what the checkpoints of the added runs hold
     added: list[Unit] = []
@@ -119,8 +118,7 @@ def teach(folder: Path, units: Sequence[Unit]) -> Unit:
         values: dict[str, Any] = {**data.hparams, "fold": None}
         pairs = MRPCDataModule(**values).read("train")
         soft = (1 - OWN_LABEL) * probabilities(units, pairs) + OWN_LABEL * numpy.array(pairs["label"][:])
-        validation = data.read(data.test_split if first.fold else "validation")
-        for split, table in (("validation", validation[:]), ("train", {**pairs[:], "soft": soft.tolist()})):
+        for split, table in (("validation", first.validation_pairs[:]), ("train", {**pairs[:], "soft": soft.tolist()})):
             named = {**table, "label": [data.hparams["label_names"][label] for label in table["label"]]}
             rows = (dict(zip(named, one, strict=True)) for one in zip(*named.values(), strict=True))
             text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
@@ -143,15 +141,11 @@ def probabilities(units: Sequence[Unit], pairs: Dataset) -> Array:
     if units[0].fold is None:
         found = numpy.stack([predict(read_checkpoint(unit.run.best), pairs) for unit in units])
         return numpy.asarray(found.mean(axis=0))
-    shares: dict[tuple[str, str], list[float]] = {}
-    for unit in units:
-        left_out = Predictions.read(unit.run.folder, "validation")
-        for pair, share in zip(left_out.pairs, left_out.positive.tolist(), strict=True):
-            shares.setdefault((pair[1], pair[2]), []).append(share)
+    shares = {(first, second): share for (_, first, second, _), share in left_out(units).items()}
     keys = [*zip(pairs["sentence1"], pairs["sentence2"], strict=True)]
     if missing := sum(key not in shares for key in keys):
         raise InputError(f"--distill: {missing:,} training pairs were left out by no run; give more --seeds")
-    return numpy.array([numpy.mean(shares[key]) for key in keys], dtype=numpy.float64)
+    return numpy.array([shares[key] for key in keys])
 
 
 def row(name: str, run: Run, split: str, units: Sequence[Unit]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import numpy
 from scipy.optimize import minimize_scalar
 
 from mrpc_lightning.report.calibration import Calibration
-from mrpc_lightning.report.metrics import Array, Labels, best_threshold, intervals, measure, plain
+from mrpc_lightning.report.metrics import Array, Labels, best_threshold, both, intervals, measure, plain
 from mrpc_lightning.study.plan import Unit
-from mrpc_lightning.study.predictions import Pair, Predictions, both
+from mrpc_lightning.study.predictions import left_out
 
 DOUBTFUL = 50  # pairs that are listed
 NARROW = 1e-6  # probabilities are kept this far from 0 and 1, whose logits are infinite
@@ -29,18 +29,12 @@ def collect(units: Sequence[Unit]) -> dict[str, Any]:
         `threshold` of the best F1; and what both give on the same pairs (`tuned`), which flatters them.
         `doubtful`: the pairs to whose label the runs give the least probability.
     """
-    sums: dict[Pair, list[float]] = {}
-    classes: dict[str, int] = {}
-    for unit in units:
-        left_out = Predictions.read(unit.run.folder, "validation")
-        classes |= {pair[3]: int(label) for pair, label in zip(left_out.pairs, left_out.labels, strict=True)}
-        for pair, share in zip(left_out.pairs, left_out.positive.tolist(), strict=True):
-            sums.setdefault(pair, []).append(share)
-    if not sums:
+    found = left_out(units)
+    if not found:
         return {}
-    pairs = [*sums]
-    labels = numpy.array([classes[pair[3]] for pair in pairs], dtype=numpy.int64)
-    positive = numpy.array([float(numpy.mean(shares)) for shares in sums.values()])
+    pairs, positive = [*found], numpy.array([*found.values()])
+    label_names = units[0].data.hparams["label_names"]
+    labels = numpy.array([label_names.index(pair[3]) for pair in pairs], dtype=numpy.int64)
     heat = temperature(labels, positive)
     scaled = Calibration(0.5, heat).scale(both(positive))[:, 1]
     threshold = best_threshold(labels, scaled)

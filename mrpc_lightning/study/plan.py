@@ -2,19 +2,20 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from datasets import Dataset
 
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED
 from mrpc_lightning.run.run import Run
 
-# Of the whole study, and in no run's recipe; nor may `trainer.logger`, which says where a run's folder is, be varied.
-OWN = ("seeds", "grid", "search", "trials", "folds", "soup", "distill", "workers", "name")
-NOT_VARIED = ("seed_everything", "ckpt_path", "run", "debug", "data.fold", *OWN)
+# Of the whole study; nor may `trainer.logger`, which says where a run's folder is, be varied.
+NOT_VARIED = ("seed_everything", "ckpt_path", "run", "debug", "data.fold")
 LONGEST = 120  # letters of a folder's name
 EXAMPLES = {"grid": "--grid=model.learning_rate=2e-5,5e-5", "search": "--search=model.learning_rate=1e-5..1e-4:log"}
 
@@ -86,8 +87,12 @@ class Unit:
     @property
     def data(self) -> MRPCDataModule:
         """The data module of its run."""
-        recipe = self.run.config
-        return MRPCDataModule(**recipe["data"], **{name: recipe["model"][name] for name in SHARED})
+        return data_of(self.run.config)
+
+    @property
+    def validation_pairs(self) -> Dataset:
+        """The validation split's pairs, also of a run that chose its epoch on a fold."""
+        return self.data.read(self.scored_on)
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -97,6 +102,12 @@ class Unit:
             return metrics
         found = self.run.read("test_metrics.json")  # somebody may have scored other pairs since
         return found if found.get("source") == self.data.source("test") else {}
+
+
+def data_of(recipe: Mapping[str, Any], **others: Any) -> MRPCDataModule:
+    """Return the data module of a recipe, with other values of some of its keys."""
+    shared = {name: recipe["model"][name] for name in SHARED}
+    return MRPCDataModule(**{**recipe["data"], **shared, **others})
 
 
 def settings(grid: Sequence[str]) -> list[Setting]:

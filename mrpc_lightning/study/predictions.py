@@ -1,5 +1,6 @@
 """What runs say of pairs, as their tables have it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy
 
 from mrpc_lightning.pairs.files import read_file
 from mrpc_lightning.report.metrics import Array, Labels
+from mrpc_lightning.study.plan import Unit
 
 Pair = tuple[str, str, str, str]
 
@@ -35,6 +37,11 @@ class Predictions:
         return cls(pairs, labels, numpy.array(table[positive], dtype=numpy.float64))
 
 
-def both(positive: Array) -> Array:
-    """Return the probabilities of both classes, of shape (pairs, 2)."""
-    return numpy.stack((1 - positive, positive), axis=1)
+def left_out(units: Sequence[Unit]) -> dict[Pair, float]:
+    """Return the probability that each training pair has from the run that had left it out; from several their mean."""
+    shares: dict[Pair, list[float]] = {}
+    for unit in units:
+        own = Predictions.read(unit.run.folder, "validation")
+        for pair, share in zip(own.pairs, own.positive.tolist(), strict=True):
+            shares.setdefault(pair, []).append(share)
+    return {pair: float(numpy.mean(found)) for pair, found in shares.items()}

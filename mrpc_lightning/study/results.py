@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy
 
-from mrpc_lightning.report.metrics import intervals, measure, plain
+from mrpc_lightning.report.metrics import both, intervals, measure, plain
 from mrpc_lightning.study import out_of_fold, statistics
 from mrpc_lightning.study.plan import Setting, Unit
-from mrpc_lightning.study.predictions import Predictions, both
+from mrpc_lightning.study.predictions import Predictions
 from mrpc_lightning.text import printable
 
 METRICS = {"f1": "F1", "accuracy": "accuracy"}

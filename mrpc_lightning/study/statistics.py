@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy
 from scipy import stats
 
-from mrpc_lightning.report.metrics import Array, Labels, measure
+from mrpc_lightning.report.metrics import Array, Labels, both, measure
 
 LEVEL, POWER, POINT = 0.05, 0.8, 0.01
 RESAMPLES = 9999
@@ -147,9 +147,7 @@ def over_seeds_and_pairs(
     resamples = int(numpy.clip(1e7 / pairs, 200, 2000))
     weights = generator.multinomial(pairs, numpy.full(pairs, 1 / pairs), size=resamples).astype(numpy.float64)
     drawn, bounds = generator.integers(0, seeds, (seeds, resamples)), {}
-    scores = [
-        [measure(labels, numpy.stack((1 - one, one), axis=1), weights) for one in setting] for setting in (ours, theirs)
-    ]
+    scores = [[measure(labels, both(one), weights) for one in setting] for setting in (ours, theirs)]
     for name in names:
         first, second = (numpy.array([one[name] for one in setting]) for setting in scores)  # (seeds, resamples)
         means = numpy.take_along_axis(first - second, drawn, axis=0).mean(axis=0)

@@ -69,6 +69,10 @@ class Study:
             self.check_recipes()
             planned = self.plan.units()
             found = {**results.collect(planned, work.failed, self.plan.pruned()), "models": []}
+            known = {unit.setting.folder for unit in planned}
+            others = sorted({path.parent.name for path in self.folder.glob("*/seed_*")} - known)
+            if others := [name for name in others if not name.startswith("distilled-")]:
+                found["warnings"].append(f"in this folder, but not in this table: the runs of {', '.join(others)}")
             own = [unit for unit in planned if printable(unit.setting.name) == found["best"] and unit.scores]
             best = next((unit.setting for unit in own), planned[0].setting)
             self.write(found, best)  # before hours of what may fail
@@ -178,6 +182,7 @@ class Study:
     def show(self, found: Mapping[str, Any]) -> None:
         """Print what the study has found."""
         last = f"\nbest   {self.folder / 'best.yaml'}, a config file for fit" if found["best"] else ""
+        last += "".join(f"\nmodel  {one['folder']}, {one['name']}" for one in found["models"])
         print(f"\n{tables.markdown(found)}\nreport {self.folder / 'study.html'}{last}", flush=True)
 
 

@@ -77,6 +77,8 @@ def test_a_grid_that_makes_no_sense_is_refused(grid: list[str], reason: str) -> 
         (["--name=../other"], "--name ../other: a folder's name"),
         (["--seed_everything=3"], "say how many with --seeds"),
         (["--folds=1"], "--folds 1: at least 2"),
+        (["--folds=40"], "--data.fold 1/40: 60 training pairs are too few for 40 folds"),
+        (["--grid", "seeds=1,2"], "--seeds: is the same for all runs of a study"),
         (["--data.train_file=nowhere.csv"], "nowhere.csv"),
         (["--folds=3", "--data.test_file=validation.csv"], "leave test_file, test_split out"),
         (["--folds=3", "--seeds=2", "--distill"], "--distill: needs a run for each of 3 folds; give --seeds 3"),
@@ -127,6 +129,9 @@ def test_the_tables_are_those_of_the_runs(
     page = (STUDY / "study.html").read_text()
     assert page.count("<svg") >= 1 and "too few seeds to tell" in page
     assert not re.search(r'(?:src|href)="(?!#)', page)
+    # A table of other settings says whose runs it leaves out.
+    main(["study", *arguments, "--seeds=2", "--grid", "model.learning_rate=1e-3"])
+    assert "not in this table: the runs of learning_rate=3e-3" in capsys.readouterr().out
     # Another recipe under the same name would be compared with what it is not.
     message = fails(capsys, ["study", *arguments, "--seeds=2", *GRID, "--trainer.max_epochs=3"])
     assert "is a run with --trainer.max_epochs 2, not 3" in message
