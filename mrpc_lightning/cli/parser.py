@@ -83,7 +83,9 @@ class Parser(LightningArgumentParser):
                 close = suggest(key, keys)
                 what = f"unexpected argument {place}" if place.startswith("--") else f"{place}: there is no such key"
                 return what + (f"; did you mean --{close}?" if close else "")
-        if stray := stray_words(flags):
+        if (stray := stray_words(flags)) and stray[-1].endswith("]"):
+            return f"unexpected argument {stray[0]}; put quotes around a list: '[2.0, 1.0]'"
+        if stray:
             file = f" a file of pairs with --data.predict_file {stray[0]}," if self.subcommand == "predict" else ""
             return f"unexpected argument {stray[0]}; pass{file} a checkpoint or a run folder with --ckpt_path"
         for flag, options in OWN_FLAGS.get(self.subcommand, {}).items():

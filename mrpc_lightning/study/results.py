@@ -30,7 +30,7 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
         it was pruned, the `ensemble` of its runs, and with folds what `out_of_fold.collect` returns; `comparisons` of
         each other setting with the first, which a search has none of; instead `best_of`, the expected best F1 of a
         search of 1, 2, 4, ... settings; `best`, the name of the best setting by `rank` among those of which no run
-        failed and which beats the baseline; and `warnings` of runs that cannot be compared.
+        failed and which beats the baseline; and `warnings`: of runs that cannot be compared, and those of all runs.
     """
     found, scored = [], {}
     for setting in dict.fromkeys(unit.setting for unit in units):
@@ -64,6 +64,10 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
             content["warnings"].append(f"{name}: {collapsed} collapsed to one class")
         if leaked := max((run["from_ancestors"] for run in one["runs"]), default=0):
             content["warnings"].append(f"{name}: {leaked:,} scored pairs are training pairs of an ancestor")
+    everything = [run["warnings"] for one in found for run in one["runs"]]
+    for warning in everything[0] if everything else []:
+        if all(warning in own for own in everything):
+            content["warnings"].append(f"all runs: {warning}")
     if not alike:
         content["best"] = None
     if content["best"] is None:
@@ -109,6 +113,7 @@ def read(unit: Unit) -> dict[str, Any]:
         + (scores.get("pairs_in_ancestors", 0) if unit.fold else 0),
         "collapsed": str(metrics.get("diagnosis", "")).startswith("Collapsed"),
         "seconds": metrics.get("wall_seconds"),
+        "warnings": metrics.get("warnings", []),
     }
 
 

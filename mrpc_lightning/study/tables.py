@@ -24,7 +24,7 @@ def of_settings(study: Mapping[str, Any]) -> Rows:
     for one in study["settings"]:
         f1, seconds = one["f1"], one["seconds"]
         middle = [points(f1["median"]), f"{points(f1['min'])} to {points(f1['max'])}"] if f1 else ["-", "-"]
-        name = one["name"] + " (best)" * (one["name"] == study["best"] and len(study["settings"]) > 1)
+        name = one["name"] + " (highest F1)" * (one["name"] == study["best"] and len(study["settings"]) > 1)
         counts = [str(one["collapsed"]), str(len(one["failed"])), f"{seconds['mean']:.0f}" if seconds else "-"]
         scores = [spread(f1), *middle, spread(one["last_f1"]), spread(one["accuracy"])]
         rows.append([name + " (pruned)" * one["pruned"], str(len(one["runs"])), *scores, *counts])
@@ -34,7 +34,7 @@ def of_settings(study: Mapping[str, Any]) -> Rows:
 def of_differences(study: Mapping[str, Any]) -> Rows:
     """Return the table of the differences from the first setting."""
     rows = [
-        "against the first||difference|over seeds|over seeds and pairs|p|P(better)|seeds for 1 point|verdict".split("|")
+        "against the first||difference|over seeds|over seeds and pairs|p (Holm)|P(better)|seeds for 1 point|verdict".split("|")
     ]
     for one in study["comparisons"]:
         numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), bounds(one["over_pairs"])]

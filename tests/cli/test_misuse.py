@@ -92,6 +92,10 @@ BEFORE_A_RUN = {
         ["test", "tb_logs/x"],
         "argument tb_logs/x; pass a checkpoint or a run folder with --ckpt",
     ),
+    "a list without quotes": (
+        ["fit", "--model.class_weights", "[2.0,", "1.0]"],
+        "unexpected argument 1.0]; put quotes around a list",
+    ),
     "no such logger": (["fit", "--trainer.logger=Foo"], "--trainer.logger Foo: expected bool, null or a class path"),
     "no GPU": (
         ["fit", "--trainer.accelerator=gpu"],

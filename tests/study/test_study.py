@@ -125,6 +125,9 @@ def test_the_tables_are_those_of_the_runs(
     assert found["best"] is None and not (STUDY / "best.yaml").exists()
     assert all(setting["f1"]["mean"] <= metrics[0]["baseline_f1"] for setting in found["settings"])
     assert "runs collapsed to one class" in printed
+    # What all runs warned of is said once; a metric of one run is not.
+    assert printed.count("warning: all runs: the intervals are of 25 pairs") == 1
+    assert "is below the baseline" not in printed
     assert {one["verdict"] for one in found["comparisons"]} == {"too few seeds to tell"}
     page = (STUDY / "study.html").read_text()
     assert page.count("<svg") >= 1 and "too few seeds to tell" in page
