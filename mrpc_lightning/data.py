@@ -1,23 +1,22 @@
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from datasets import Dataset, concatenate_datasets
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from mrpc_lightning import demo, origin
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs import hashes, sources, splits
+from mrpc_lightning.pairs import hashes, sources
 from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader
-from mrpc_lightning.pairs.files import Table, read_file
+from mrpc_lightning.pairs.reader import Reader
 from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
 from mrpc_lightning.pairs.values import check_values
 
+IN_MEMORY = ["train", "validation", "test", "predict"]  # arguments that hold rows, and no flags
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
 
 
@@ -42,6 +41,7 @@ class MRPCDataModule(LightningDataModule):
         sentence1_column: Column of the first sentence, in files and data sets.
         sentence2_column: Column of the second sentence.
         label_column: Column of the label: 0 and 1, or the class's name.
+        skip_bad_rows: Leave out rows with an empty sentence or no label, and count them; otherwise they are refused.
         soft_label_column: Column of the positive class's probability, which training learns in place of the label.
         validation_share: Share of `train_file` to hold out, each class in proportion, without a `validation_file`.
         fold: Such as "3/10": the third tenth of the training pairs is left out and validated on, and `test` scores the
@@ -55,6 +55,11 @@ class MRPCDataModule(LightningDataModule):
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
         pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for `model.compile`.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
+        train: In code: training rows in memory, which go before any file. A pandas DataFrame, a `datasets.Dataset`, or
+            a list of tuples (sentence1, sentence2, label) or of dictionaries.
+        validation: The same for validation; without it a share of `train` is held out.
+        test: The same for `test`.
+        predict: The same for prediction, with or without labels.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class MRPCDataModule(LightningDataModule):
         sentence2_column: str = "sentence2",
         label_column: str = "label",
         soft_label_column: str | None = None,
+        skip_bad_rows: bool = False,
         validation_share: float = 0.1,
         fold: str | None = None,
         split_seed: int = 42,
@@ -85,17 +91,21 @@ class MRPCDataModule(LightningDataModule):
         bucketing: bool = True,
         pad_to_multiple_of: int | None = None,
         num_workers: int = 0,
+        train: Any = None,
+        validation: Any = None,
+        test: Any = None,
+        predict: Any = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=IN_MEMORY)
         check_values(self.hparams)
+        self.reader = Reader(self.hparams, {"train": train, "validation": validation, "test": test, "predict": predict})
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.tokenizer_files: dict[str, torch.Tensor] = {}  # as a checkpoint holds them
         self.pairs: dict[str, Dataset] = {}  # sentences by split
         self.tokens: dict[str, Dataset] = {}  # word pieces by split, row for row
         self.cut: dict[str, int] = {}  # pairs longer than max_length, by split
         self._swapped: dict[str, Dataset] = {}  # word pieces of pairs whose sentences are swapped
-        self._tables: dict[str, Table] = {}
         self.ancestors: list[origin.Ancestor] = []  # runs that trained the encoder before, the last one first
         self._kept: dict[str, Any] = {}  # what a checkpoint keeps of the pairs
         self._position: dict[str, int] = {}  # where training is resumed, after a checkpoint was loaded
@@ -107,16 +117,11 @@ class MRPCDataModule(LightningDataModule):
     def test_split(self) -> str:
         """The split that `test` scores."""
         values = self.hparams
-        return values["test_split"] or ("test" if values["test_file"] or values["fold"] else "validation")
+        return values["test_split"] or ("test" if self.reader.has("test") or values["fold"] else "validation")
 
     def source(self, split: str) -> str:
         """Return where a split's pairs come from, for people."""
-        values, fold = self.hparams, self.hparams["fold"]
-        hub_name = " ".join(filter(None, [values["dataset_name"], values["dataset_config"]]))
-        everything = values["train_file"] or values["data_dir"] or hub_name
-        if fold and split in NEEDED["fit"]:
-            return f"{everything}, {'without ' * (split == 'train')}fold {fold}"
-        return str(values[f"{self.name_of(split)}_file"] or everything)
+        return self.reader.source(split)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer: a checkpoint's, if it brought one."""
@@ -139,8 +144,8 @@ class MRPCDataModule(LightningDataModule):
         values = self.hparams
         self.load_tokenizer()
         stage = self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else "fit"
-        has_files = [values["train_file"] or values[f"{self.name_of(split)}_file"] for split in self._splits(stage)]
-        if not (values["data_dir"] or all(has_files)):
+        own = [self.reader.has("train") or self.reader.has(self.reader.name_of(one)) for one in self._splits(stage)]
+        if not (values["data_dir"] or all(own)):
             sources.read_hub(values["dataset_name"], values["dataset_config"])
 
     def setup(self, stage: str) -> None:
@@ -160,7 +165,7 @@ class MRPCDataModule(LightningDataModule):
             if len(self.pairs[split]) < processes:
                 few = f"too few {split} pairs ({len(self.pairs[split])}) for {processes} processes"
                 raise InputError(f"{self.source(split)}: {few}; give fewer trainer.devices")
-        self._tables.clear()
+        self.reader.forget()
         # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -172,38 +177,12 @@ class MRPCDataModule(LightningDataModule):
         self._swapped.pop(split, None)
 
     def read(self, split: str) -> Dataset:
-        """Return a split's pairs, checked, as `sources.check` gives them.
+        """Return a split's pairs, checked, as `pairs.checks.check` gives them.
 
         Raises:
             InputError: If there is no such split, or its pairs are not in order.
         """
-        fold, seed = self.hparams["fold"], self.hparams["split_seed"]
-        if fold and split in NEEDED["fit"]:
-            return splits.leave_out(self._read("train", "train"), fold, seed)[split]
-        return self._read(split, self.name_of(split))
-
-    def _read(self, split: str, name: str) -> Dataset:
-        values, labelled = self.hparams, split != "predict"
-        soft = name == "train" and values["soft_label_column"] is not None
-        if name != "train" and (path := values[f"{name}_file"]):
-            return self.check(read_file(Path(path), f"{name}_file"), labelled)
-        tables = self._tables = self._tables or sources.read_all(values)
-        held_out = "train" in tables and "validation" not in tables and not values["validation_file"]
-        if held_out and name in ("train", "validation"):
-            if name == "validation" and not values["train_file"]:
-                rank_zero_warn(f"{self.source(name)} has no validation split: a share of its pairs is held out")
-            share, seed = values["validation_share"], values["split_seed"]
-            return splits.hold_out(self.check(tables["train"], soft=soft), share, seed, self.source(name))[name]
-        if name not in tables:
-            found = f"no {name} split, only {', '.join(tables)}"
-            raise InputError(f"{self.source(name)} has {found}: name a file of pairs with data.{split}_file")
-        return self.check(tables[name], labelled, soft)
-
-    def check(self, table: Table, labelled: bool = True, soft: bool = False) -> Dataset:
-        """Check a table and return its pairs, as `sources.check` does."""
-        roles = sources.ROLES if soft else sources.COLUMNS
-        columns = [self.hparams[f"{role}_column"] for role in roles]
-        return sources.check(table, columns, self.hparams["label_names"], labelled)
+        return self.reader.read(split)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
@@ -226,7 +205,7 @@ class MRPCDataModule(LightningDataModule):
         """Return the batches to predict; their sampler knows which rows they have."""
         if self.tokens and "predict" not in self.tokens:
             self.add("predict", self.read("predict"))
-            self._tables.clear()
+            self.reader.forget()
         return self.scoring_dataloader("predict")
 
     def scoring_dataloader(self, split: str) -> DataLoader[Any]:
@@ -261,12 +240,6 @@ class MRPCDataModule(LightningDataModule):
 
     def _splits(self, stage: str) -> tuple[str, ...]:
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
-
-    def name_of(self, split: str) -> str:
-        """Return which split of the source is meant; beside a fold, `test` is a second look at the validation split."""
-        if split == "predict" and not self.hparams["predict_file"]:
-            return "test"
-        return "validation" if split == "test" and self.hparams["fold"] and not self.hparams["test_file"] else split
 
     def _tokenize(self, pairs: Dataset, cache: bool) -> tuple[Dataset, int]:
         files = self.tokenizer_files if cache else None

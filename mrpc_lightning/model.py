@@ -1,6 +1,6 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,21 +15,15 @@ from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
 from mrpc_lightning.nn.metrics import COUNTS, METRICS, EpochMetrics
 from mrpc_lightning.nn.optim import Schedule, make_schedule, parameter_groups
 from mrpc_lightning.nn.speedups import make_fast
-from mrpc_lightning.nn.values import check_values
+from mrpc_lightning.nn.values import check_values, is_plain
 from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
+from mrpc_lightning.pairs.tables import Prediction, fill, is_table
 from mrpc_lightning.pairs.tokens import lengths, swap, to_dataset, tokenize, unpack
 
 __all__ = ["COUNTS", "METRICS", "ParaphraseClassifier", "Prediction"]
 ENCODER = ("model_name", "revision", "pretrained", "label_names")
 SHARED = ("model_name", "revision", "label_names", "symmetric")  # with the data module
 TARGETS = ("labels", "soft_labels")  # what a batch holds besides the encoder's inputs
-
-
-class Prediction(NamedTuple):
-    """What a model says of a pair: the name of the likelier class, and each class's probability by name."""
-
-    label: str
-    probabilities: dict[str, float]
 
 
 class ParaphraseClassifier(LightningModule):
@@ -90,8 +84,8 @@ class ParaphraseClassifier(LightningModule):
         self.class_weights: torch.Tensor | None
         self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
         self.saved_metrics: dict[str, float] = {}  # the latest of validation and training
-        self.tokenizer: PreTrainedTokenizerBase | None = None  # this and the next two are for `predict` alone
-        self.max_length = 128
+        self.tokenizer: PreTrainedTokenizerBase | None = None  # this and the next three are for `predict` alone
+        self.max_length, self.columns = 128, ["sentence1", "sentence2"]
         self.autocast_dtype: torch.dtype | None = None
 
     __init__.__doc__ = __doc__  # help(ParaphraseClassifier.__init__) would show Lightning's
@@ -109,7 +103,7 @@ class ParaphraseClassifier(LightningModule):
         """
         try:
             for name, value in content["hyper_parameters"].items():
-                if name not in signature(cls).parameters or not _is_plain(value):
+                if name not in signature(cls).parameters or not is_plain(value):
                     raise InputError(f"its model.{name} is nothing that this model takes")
             model = cls(**{**content["hyper_parameters"], **values})
             model.on_load_checkpoint(content)
@@ -122,17 +116,25 @@ class ParaphraseClassifier(LightningModule):
         return model
 
     @torch.inference_mode()
-    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
-        """Say of pairs of sentences whether they mean the same.
+    def predict(self, pairs: Any, batch_size: int = 64) -> Any:
+        """Say of pairs of sentences whether they mean the same, in the precision of the run's training.
+
+        Args:
+            pairs: A list of pairs of sentences; or a pandas DataFrame or a `datasets.Dataset` with the columns that the
+                model was trained on.
+            batch_size: Pairs that are computed together at most.
 
         Returns:
-            A prediction for each pair, in their order, computed in the precision of the run's training.
+            A list of a `Prediction` for each pair, in their order; or the table with predictions in new columns, see
+            `pairs.tables.fill`.
 
         Raises:
-            InputError: If there is no tokenizer, or something is no pair of sentences.
+            InputError: If there is no tokenizer, something is no pair of sentences, or a column is missing.
         """
         if self.tokenizer is None:
             raise InputError("no tokenizer: load the model with Predictor.from_run, or train it first")
+        if is_table(pairs):
+            return fill(pairs, self.columns, self.hparams["label_names"], lambda some: self.predict(some, batch_size))
         if not (table := to_dataset(pairs)):
             return []
         orders = [table, swap(table)] if self.hparams["symmetric"] else [table]
@@ -163,6 +165,7 @@ class ParaphraseClassifier(LightningModule):
                     raise InputError(f"data.{name} {other}: the model's is {values[name]}; give both the same")
             self.tokenizer = getattr(data, "tokenizer", self.tokenizer)
             self.max_length = data.hparams.get("max_length", self.max_length)
+            self.columns = [data.hparams.get(f"{name}_column", name) for name in ("sentence1", "sentence2")]
             self.autocast_dtype = torch.bfloat16 if self._trainer.precision == "bf16-mixed" else None
         if self.model is None:
             names = (*ENCODER, "reinit_layers", "hidden_dropout", "attention_dropout")
@@ -202,7 +205,9 @@ class ParaphraseClassifier(LightningModule):
         files = checkpoint.get("MRPCDataModule", {}).get("tokenizer")
         if self.tokenizer is None and files:
             self.tokenizer = unpack(files)
-            self.max_length = int(checkpoint["datamodule_hyper_parameters"]["max_length"])
+            data = checkpoint["datamodule_hyper_parameters"]
+            self.max_length = int(data["max_length"])
+            self.columns = [str(data.get(f"{name}_column", name)) for name in ("sentence1", "sentence2")]
             is_bf16 = checkpoint.get("made_with", {}).get("trainer_precision") == "bf16-mixed"
             self.autocast_dtype = torch.bfloat16 if is_bf16 else None
 
@@ -293,8 +298,3 @@ class ParaphraseClassifier(LightningModule):
             clip(gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-
-def _is_plain(value: Any) -> bool:
-    values = value if isinstance(value, list) else [value]
-    return all(isinstance(one, str | int | float | None) for one in values)

@@ -20,7 +20,7 @@ from mrpc_lightning.deploy.predictor import Predictor, needed, show
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_width
-from mrpc_lightning.pairs.sources import OtherLabels
+from mrpc_lightning.pairs.checks import OtherLabels
 from mrpc_lightning.report import final
 from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.run.checkpoint import best_of, describe
@@ -154,7 +154,7 @@ def predict(cli: CLI) -> None:
         **{name: values[name] for name in ("max_length", "sentence1_column", "sentence2_column")},
         "calibration": calibration,
     }
-    predicting.run(cli.trainer, cli.model, cli.datamodule, path, made_by, config.glue, calibration)
+    predicting.run(cli.trainer, cli.model, cli.datamodule, path, made_by, config.glue, calibration, config.strict)
 
 
 def export(cli: CLI) -> None:

@@ -21,6 +21,10 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "action": "store_true",
             "help": "Use the threshold and the temperature that a study with --folds has left in the run.",
         },
+        "strict": {
+            "action": "store_true",
+            "help": "Refuse a table with a row that cannot be scored, instead of leaving its prediction empty.",
+        },
         "pair": {
             "type": str,
             "nargs": 2,
@@ -108,6 +112,7 @@ HELP: dict[str, tuple[str, dict[str, str]]] = {
             "pair": "",
             "glue": "",
             "calibrated": "",
+            "strict": "",
             "data.eval_batch_size": SPEED_ALONE,
         },
     ),

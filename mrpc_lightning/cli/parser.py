@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from mrpc_lightning.cli.flags import ELSEWHERE, HELP, OWN_FLAGS
 from mrpc_lightning.cli.instant import SUBCOMMANDS, raise_usage
-from mrpc_lightning.data import MRPCDataModule
+from mrpc_lightning.data import IN_MEMORY, MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED, ParaphraseClassifier
 
@@ -30,7 +30,7 @@ SECTIONS: dict[str, type] = {
     "model_checkpoint": ModelCheckpoint,
 }
 # Words that take no value, or two; or all up to the next one.
-SWITCHES = ("calibrated", "soup", "distill")
+SWITCHES = ("calibrated", "strict", "soup", "distill")
 ARITY = dict.fromkeys(("debug", "glue", "onnx", "int8", "public", "print_config", "help", *SWITCHES), 0)
 ARITY |= {"pair": 2, "grid": -1, "search": -1}
 YAML_BOOLS = "; YAML reads yes, no, on and off as true and false: put quotes around them"
@@ -66,6 +66,11 @@ class Parser(LightningArgumentParser):
             f"{SUBCOMMANDS[self.subcommand].capitalize()}. For example:\n\n  python -m mrpc_lightning {example}\n\n"
             "The flags that matter:\n\n" + "\n".join(lines) + f"\n\nAll flags, in groups:\n\n{rest}\n"
         )
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **options: Any) -> Any:
+        """Add a class's arguments as flags; those that hold rows in memory are for code alone."""
+        skip = {*IN_MEMORY} if theclass is MRPCDataModule else set()
+        return super().add_class_arguments(theclass, *args, skip=skip, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong in one line, and exit with code 2."""

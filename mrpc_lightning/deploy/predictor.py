@@ -12,9 +12,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from mrpc_lightning import hub
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import ParaphraseClassifier, Prediction
+from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_weights, without_code
 from mrpc_lightning.origin import read_checkpoint
+from mrpc_lightning.pairs.tables import Prediction, fill, is_table
 from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.run.run import LOGS, find_checkpoint
@@ -75,8 +76,11 @@ class Predictor:
         except InputError as error:
             raise InputError(f"ckpt_path {checkpoint}: {error}") from error
 
-    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]:
-        """Return a prediction for each pair of sentences, in their order; see `ParaphraseClassifier.predict`."""
+    def predict(self, pairs: Any, batch_size: int = 64) -> Any:
+        """Return a prediction for each pair, or a table with predictions; see `ParaphraseClassifier.predict`."""
+        if is_table(pairs):
+            names = self.model.hparams["label_names"]
+            return fill(pairs, self.model.columns, names, lambda some: self.predict(some, batch_size))
         found = self.model.predict(pairs, batch_size)
         if self.calibration is None or not found:
             return found

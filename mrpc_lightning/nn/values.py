@@ -7,6 +7,11 @@ from typing import Any
 from mrpc_lightning.errors import InputError
 
 
+def is_plain(value: Any) -> bool:
+    """Say whether a hyper-parameter is a number, a text, None or a list of these."""
+    return all(isinstance(one, str | int | float | None) for one in (value if isinstance(value, list) else [value]))
+
+
 def check_values(values: Mapping[str, Any]) -> None:
     """Check the hyper-parameters of `ParaphraseClassifier`.
 

@@ -1,16 +1,21 @@
 """Files of pairs as tables: CSV, TSV, JSON lines and Parquet, with the line of whatever is wrong in them."""
 
 import csv
+import glob
 import json
+import lzma
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import fsspec
 import pyarrow.parquet
 from datasets import ClassLabel, Features
+from fsspec.utils import infer_compression
 
 from mrpc_lightning.errors import InputError
 
@@ -26,22 +31,39 @@ class Table:
         source: The key and the file or name that the rows came from, for messages.
         columns: Values by column name.
         lines: The file's line of each row, counted from 1; without it, rows are named by number.
+        unit: What `lines` are: "line", or "row" where a file has no lines.
         class_names: For each column of classes whose source names them, the names of 0, 1, ...
-        first_row: The number of the first of these rows in the source, counted from 0.
+        first_row: The number of the first of these rows among all of the source's, counted from 0.
+        schema: The columns' types, where the source has them.
+        parts: The tables that this one was joined from.
     """
 
     source: str
     columns: dict[str, list[Any]]
     lines: Sequence[int] = ()
+    unit: str = "line"
     class_names: dict[str, list[str]] = field(default_factory=dict)
     first_row: int = 0
+    schema: pyarrow.Schema | None = None
+    parts: Sequence["Table"] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
 
     def where(self, row: int) -> str:
         """Say where a row stands, for messages; rows are counted from 0."""
-        return f"{self.source}, " + (f"line {self.lines[row]}" if self.lines else f"row {self.first_row + row + 1}")
+        for part in self.parts:
+            if row < len(part):
+                return part.where(row)
+            row -= len(part)
+        place = f"{self.unit} {self.lines[row]}" if self.lines else f"row {self.first_row + row + 1}"
+        return f"{self.source}, {place}"
+
+    def part(self, start: int, stop: int) -> "Table":
+        """Return the rows from `start` to before `stop` as a table."""
+        columns = {name: values[start:stop] for name, values in self.columns.items()}
+        lines = self.lines[start:stop]
+        return replace(self, columns=columns, lines=lines, first_row=self.first_row + start, parts=())
 
     def select(self, rows: Sequence[int]) -> "Table":
         """Return some rows as a table."""
@@ -50,39 +72,75 @@ class Table:
 
 
 def read_file(path: Path, key: str, delimiter: str | None = None) -> Table:
-    """Read a CSV, TSV, JSON lines or Parquet file, by its ending, or as separated by `delimiter`.
+    """Read a CSV, TSV, JSON lines or Parquet file, or those that match a pattern, such as `pairs-*.csv`, in turn.
 
-    A TSV file has no quoting: a quote mark is text. The `key` of the data that names the file is for messages.
+    The ending says what a file is, before that of its compression, such as .gz. A CSV file's fields are separated by
+    commas, or by what separates its header's. A TSV file has no quoting: a quote mark is text.
+
+    Args:
+        path: The file, or the pattern.
+        key: The key of the data that names it, for messages.
+        delimiter: What separates the fields, whatever the ending; without quoting.
 
     Raises:
-        InputError: If the file is missing, empty, of another kind, malformed, or not UTF-8.
+        InputError: If the file is missing, empty, of another kind, malformed, or not UTF-8; or the files differ in
+            their columns.
     """
-    return next(read_chunks(path, key, sys.maxsize, delimiter))
+    tables = [*read_chunks(path, key, sys.maxsize, delimiter)]
+    if len(tables) == 1:
+        return tables[0]
+    columns = {name: [value for table in tables for value in table.columns[name]] for name in tables[0].columns}
+    return Table(f"data.{key} {path}", columns, class_names=tables[0].class_names, parts=tables)
+
+
+def find_files(path: Path, source: str) -> list[Path]:
+    """Return a file, or those that match a pattern, in the order of their names.
+
+    Raises:
+        InputError: If there is none. The `source` is for the message.
+    """
+    if path.is_file():
+        return [path]
+    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+    if not found:
+        raise InputError(f"{source}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    return found
 
 
 def read_chunks(path: Path, key: str, size: int, delimiter: str | None = None) -> Iterator[Table]:
-    """Read a file as `read_file` does, so many rows at a time; of a file without rows one empty table.
+    """Read files as `read_file` does, so many rows at a time; of a file without rows one empty table.
 
     Raises:
         InputError: As `read_file`, once it comes to what is wrong.
     """
-    source = f"data.{key} {path}"
-    if not path.is_file():
-        raise InputError(f"{source}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
-    delimiter = delimiter or {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
+    first, done = None, 0
+    for file in find_files(path, f"data.{key} {path}"):
+        for table in _read(file, f"data.{key} {file}", size, delimiter):
+            first = first or table
+            if [*table.columns] != [*first.columns] or table.class_names != first.class_names:
+                theirs = f"{', '.join(table.columns)}; {first.source} has {', '.join(first.columns)}"
+                raise InputError(f"{table.source}: its columns are {theirs}; give them the same, in one order")
+            yield replace(table, first_row=done)
+            done += len(table)
+
+
+def _read(path: Path, source: str, size: int, delimiter: str | None) -> Iterator[Table]:
+    ending = Path(path.stem if infer_compression(path.name) else path.name).suffix.lower()
     try:
-        if delimiter:
-            yield from _tables(_separated(path, source, delimiter), source, size)
-        elif path.suffix.lower() in (".jsonl", ".json"):
+        if delimiter or ending in (".csv", ".tsv"):
+            yield from _tables(_separated(path, source, delimiter or "\t" * (ending == ".tsv")), source, size)
+        elif ending in (".jsonl", ".json"):
             yield from _tables(_json_lines(path, source), source, size)
-        elif path.suffix.lower() == ".parquet":
+        elif ending == ".parquet":
             yield from _parquet(path, source, size)
         else:
-            raise InputError(f"{source}: unknown kind of file; use .csv, .tsv, .jsonl or .parquet")
+            hint = "; .zst needs: python -m pip install zstandard" * (ending == ".zst")
+            raise InputError(f"{source}: unknown kind of file; use .csv, .tsv, .jsonl or .parquet{hint}")
     except UnicodeDecodeError as error:
         raise InputError(f"{source}, line {_undecodable_line(path)}: not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read ({error.strerror or error})") from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # the last three of compressed files
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{source}: cannot be read ({reason})") from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -97,16 +155,27 @@ def _tables(rows: Rows, source: str, size: int) -> Iterator[Table]:
     while (chunk := list(islice(rows, size))) or not done:
         columns = zip(*(values for _, values in chunk), strict=True) if chunk else [()] * len(names)
         table = dict(zip(names, map(list, columns), strict=True))
-        yield Table(source, table, [line for line, _ in chunk], first_row=done)
+        yield Table(source, table, [line for line, _ in chunk])
         done += len(chunk)
         if not chunk:
             return
 
 
+def _open(path: Path, **text: Any) -> IO[Any]:
+    """Open a file, compressed or not, as text if an encoding is given."""
+    file: IO[Any] = fsspec.filesystem("file").open(path, "rt" if text else "rb", compression="infer", **text)
+    return file
+
+
 def _separated(path: Path, source: str, delimiter: str) -> Rows:
+    """Yield the rows of a file without quoting, or, where no delimiter is known, of a CSV file."""
     csv.field_size_limit(2**31 - 1)  # a field of any length; else 131,072 characters
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    quoting = csv.QUOTE_NONE if delimiter else csv.QUOTE_MINIMAL
+    if not delimiter:
+        with _open(path, encoding="utf-8-sig", newline="") as file:
+            header_line = next((line for line in file if line.strip()), "")
+            delimiter = next((mark for mark in SEPARATORS if mark in header_line), ",")
+    with _open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]  # typeshed
         header: list[str] = []
         try:
@@ -135,7 +204,7 @@ def _check_header(header: list[str], source: str, delimiter: str) -> None:
 
 def _json_lines(path: Path, source: str) -> Rows:
     keys: list[str] = []
-    with path.open(encoding="utf-8-sig") as file:
+    with _open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -159,15 +228,12 @@ def _parquet(path: Path, source: str, size: int) -> Iterator[Table]:
         if b"huggingface" in (file.schema_arrow.metadata or {}):  # `datasets` wrote it
             features = Features.from_arrow_schema(file.schema_arrow)
             classes = {name: feature.names for name, feature in features.items() if isinstance(feature, ClassLabel)}
-        if file.metadata.num_rows <= size:
-            yield Table(source, file.read().to_pydict(), class_names=classes)
-            return
-        done = 0
-        for batch in file.iter_batches(size):
-            yield Table(source, batch.to_pydict(), class_names=classes, first_row=done)
+        done, about = 0, {"unit": "row", "class_names": classes, "schema": file.schema_arrow}
+        for batch in [file.read()] if file.metadata.num_rows <= size else file.iter_batches(size):
+            yield Table(source, batch.to_pydict(), range(done + 1, done + 1 + batch.num_rows), **about)
             done += batch.num_rows
 
 
 def _undecodable_line(path: Path) -> int:
-    with path.open("rb") as file:
+    with _open(path) as file:
         return next((n for n, line in enumerate(file, 1) if line.decode(errors="ignore").encode() != line), 1)

@@ -1,15 +1,13 @@
-"""Where pairs come from: the Hub, the embedded demo, MRPC's own files. `check` makes pairs of what a reader returns."""
+"""Where pairs come from: the Hub, the embedded demo, MRPC's own files, objects in memory."""
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
-from math import nan
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict
 from datasets.exceptions import DatasetsError
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -23,30 +21,6 @@ HIDDEN = -1  # GLUE's label for a pair whose label is kept secret
 TRAINING_PAIRS = 3668  # of MRPC
 MICROSOFT = "msr_paraphrase_train.txt"
 GLUE = (("train", "train.tsv"), ("validation", "dev.tsv"), ("test", "msr_paraphrase_test.txt"), ("test", "test.tsv"))
-SCORE = re.compile(r"-?\d*\.\d+")
-SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class OtherLabels(InputError):
-    """Labels are two names, but not those of the two classes.
-
-    Args:
-        what: What is wrong.
-        advice: What to do, where the names of the classes can be chosen.
-    """
-
-    def __init__(self, what: str, advice: str) -> None:
-        super().__init__(f"{what}; {advice}")
-        self.what = what
-
-
-def read_all(values: Mapping[str, Any]) -> dict[str, Table]:
-    """Read every split that is where the training pairs are, by the values of `MRPCDataModule`."""
-    if values["train_file"]:
-        return {"train": read_file(Path(values["train_file"]), "train_file")}
-    if values["data_dir"]:
-        return read_folder(Path(values["data_dir"]))
-    return read_hub(values["dataset_name"], values["dataset_config"])
 
 
 def read_hub(dataset_name: str, dataset_config: str | None) -> dict[str, Table]:
@@ -76,6 +50,40 @@ def from_datasets(splits: DatasetDict, source: str) -> dict[str, Table]:
         names = {name: f.names for name, f in dataset.features.items() if isinstance(f, ClassLabel)}
         tables[str(split)] = Table(f"{source} ({split})", dataset.to_dict(), class_names=names)
     return tables
+
+
+def from_memory(rows: Any, source: str, names: Sequence[str]) -> Table:
+    """Turn rows that are in memory into a table.
+
+    Args:
+        rows: A pandas DataFrame or a `datasets.Dataset`; a list of dictionaries; or a list of tuples, of two sentences
+            or of two sentences and a label.
+        source: What they are called in messages.
+        names: Names of the columns of tuples.
+
+    Raises:
+        InputError: If they are something else.
+    """
+    if isinstance(rows, Dataset):
+        return from_datasets(DatasetDict(rows=rows), source)["rows"]
+    if hasattr(rows, "columns") and hasattr(rows, "to_dict"):
+        return Table(source, {str(name): rows[name].tolist() for name in rows.columns})
+    wanted = "give a DataFrame, a Dataset, or a list of tuples (sentence1, sentence2, label) or of dictionaries"
+    if not isinstance(rows, list | tuple) or not rows:
+        raise InputError(f"{source}: a {type(rows).__name__}{' of nothing' * (rows in ([], ()))}; {wanted}")
+    first = rows[0]
+    for number, row in enumerate(rows, 1):
+        if (
+            not isinstance(row, dict | list | tuple)
+            or len(row) != len(first)
+            or (isinstance(row, dict) and {*row} != {*first})
+        ):
+            raise InputError(f"{source}, row {number}: is not like the first row, or no pair; {wanted}")
+    if isinstance(first, dict):
+        return Table(source, {str(name): [row[name] for row in rows] for name in first})
+    if not 2 <= len(first) <= 3:
+        raise InputError(f"{source}, row 1: {len(first)} values; {wanted}")
+    return Table(source, dict(zip(names, map(list, zip(*rows, strict=True)), strict=False)))
 
 
 def digest(pairs: Dataset) -> str:
@@ -160,117 +168,3 @@ def _split_by_ids(folder: Path) -> dict[str, Table]:
     if not rows["validation"]:
         raise InputError(f"{everything.source}: none of its ids stands in GLUE's list of validation pairs beside it")
     return {split: everything.select(chosen) for split, chosen in rows.items()}
-
-
-def check(table: Table, columns: Sequence[str], label_names: list[str], labelled: bool) -> Dataset:
-    """Check a table and turn it into a data set of pairs.
-
-    Args:
-        table: Rows as a reader returned them.
-        columns: Names of the columns of the first sentence, the second sentence, the label and, where there are such,
-            the soft label.
-        label_names: Names of the negative and of the positive class.
-        labelled: Whether each pair needs a label.
-
-    Returns:
-        `sentence1`, `sentence2`, `idx` (the table's own, or the row number from 0) and, if `labelled`, `label` (0, 1)
-        and `soft_label`, the probability of the positive class.
-
-    Raises:
-        InputError: If there is no row, a column is missing, a sentence is no text or empty, an `idx` is no whole
-            number, a label is no class, or a soft label no probability.
-    """
-    for name, role in zip(columns if labelled else columns[:2], ROLES, strict=False):
-        if name not in table.columns:
-            raise InputError(
-                f"{table.source}: no column {name!r}; it has {', '.join(table.columns) or 'none'}. "
-                f"Say which one it is with data.{role}_column"
-            )
-    if len(table) == 0:
-        raise InputError(f"{table.source}: no pairs in it, only a header")
-    for name in columns[:2]:
-        for row, sentence in enumerate(table.columns[name]):
-            if not isinstance(sentence, str) or not sentence.strip():
-                raise InputError(f"{table.where(row)}: {name} is empty or no text ({sentence!r})")
-            if SURROGATE.search(sentence):  # half of a character that takes two, as JSON can have it
-                raise InputError(f"{table.where(row)}: holds half a character, and is no text")
-    numbers = table.columns.get("idx", range(table.first_row, table.first_row + len(table)))
-    for row, number in enumerate(numbers):
-        if not re.fullmatch(r"-?\d{1,18}", str(number)):
-            raise InputError(f"{table.where(row)}: idx {number!r} is no whole number; give the column another name")
-    features = {"sentence1": Value("string"), "sentence2": Value("string"), "idx": Value("int64")}
-    values = {name: table.columns[column] for name, column in zip(COLUMNS[:2], columns, strict=False)}
-    values["idx"] = [int(number) for number in numbers]
-    if labelled:
-        features["label"] = ClassLabel(names=label_names)
-        values["label"] = _labels(table, columns[2], label_names)
-    if labelled and columns[3:]:
-        features["soft_label"] = Value("float64")
-        values["soft_label"] = _soft_labels(table, columns[3])
-    return Dataset.from_dict(values, Features(features))
-
-
-def _soft_labels(table: Table, column: str) -> list[float]:
-    found = []
-    for row, value in enumerate(table.columns[column]):
-        try:
-            found.append(float(value))
-        except (TypeError, ValueError):
-            found.append(nan)
-        if not 0 <= found[-1] <= 1:
-            raise InputError(f"{table.where(row)}: {column} {value!r} is no probability, a number from 0 to 1")
-    return found
-
-
-def _labels(table: Table, column: str, label_names: list[str]) -> list[int]:
-    raw, own_names = table.columns[column], table.class_names.get(column)
-    if own_names not in (None, label_names):
-        raise _other_labels(f"{table.source}: other label names", own_names, label_names)
-    names = [_spelling(name) for name in label_names]
-    if own_names:
-        names = ["0", "1"]  # the source's own numbers
-    elif not {"0", "1"} & {*names}:  # else a number is a class's name
-        names += ["0", "1"]
-    classes = {name: place % 2 for place, name in enumerate(names)}
-    spellings = [_spelling(value) for value in raw]
-    for row, spelling in enumerate(spellings):
-        if spelling not in classes:
-            raise _no_class(table, row, raw, label_names)
-    return [classes[spelling] for spelling in spellings]
-
-
-def _no_class(table: Table, row: int, raw: Sequence[Any], label_names: list[str]) -> InputError:
-    if _spelling(raw[row]) == str(HIDDEN):
-        return InputError(
-            f"{table.where(row)}: the label is -1, which means hidden: this split cannot be scored. "
-            "Score another split with data.test_split, or write predictions with `predict`"
-        )
-    if raw[row] is None or not str(raw[row]).strip():
-        return InputError(f"{table.where(row)}: the label is missing")
-    if SCORE.fullmatch(str(raw[row]).strip()):
-        row = next(row for row, value in enumerate(raw) if SCORE.fullmatch(str(value).strip()))
-        return InputError(
-            f"{table.where(row)}: label {raw[row]!r} is a score, not a class: cut it at a threshold first"
-        )
-    what = f"{table.where(row)}: label {raw[row]!r} is neither 0, 1 nor one of {label_names}"
-    return _other_labels(what, sorted({str(value) for value in raw}), label_names)
-
-
-def _spelling(value: Any) -> str:
-    # 1, "1", "1.0" and True are one label.
-    text = {"False": "0", "True": "1"}.get(str(value).strip(), str(value).strip())
-    try:
-        return str(int(float(text))) if float(text).is_integer() else text
-    except ValueError:
-        return text
-
-
-def _other_labels(what: str, found: list[str], label_names: list[str]) -> InputError:
-    if len(found) != 2:
-        listed = f"the column has {', '.join(found[:9])}"
-        return InputError(f"{what}; {listed}; there can be two classes only: {' or '.join(label_names)}")
-    first, second = (json.dumps(names, ensure_ascii=False) for names in (found, found[::-1]))
-    return OtherLabels(
-        f"{what}; its labels are {found[0]!r} and {found[1]!r}, not {label_names[0]!r} and {label_names[1]!r}",
-        f"name the positive class last: model.label_names '{first}' or '{second}'",
-    )

@@ -88,8 +88,12 @@ def of_pairs(data: MRPCDataModule) -> tuple[list[str], dict[str, Any]]:
                 f"{len(shared):,} of {len(validation):,} validation pairs were trained on, so the metrics flatter: "
                 f"{examples}"
             )
+    details["rows_left_out"] = {split: left_out for split, left_out in data.reader.left_out.items() if left_out}
+    for split, left_out in details["rows_left_out"].items():
+        rows = f"{count(left_out, 'row')} of {data.source(split)}"
+        warnings.append(f"{rows} left out, as data.skip_bad_rows says: a sentence is empty, or the label missing")
     details["pairs_cut"] = dict(data.cut)
-    cut = [f"{count:,} of {len(data.pairs[split]):,} {split} pairs" for split, count in data.cut.items() if count]
+    cut = [f"{pairs:,} of {len(data.pairs[split]):,} {split} pairs" for split, pairs in data.cut.items() if pairs]
     if cut:
         warnings.append(
             f"{' and '.join(cut)} are longer than data.max_length {data.hparams['max_length']} and were cut"
@@ -118,7 +122,7 @@ def of_ancestors(data: MRPCDataModule, split: str) -> tuple[list[str], dict[str,
         if sharing:
             warnings.append(f"{sharing:,} {of} share a sentence with other training pairs {theirs}")
     encoder = ancestors[-1]["encoder"] if ancestors else data.hparams["model_name"]
-    same, of_mrpc = MRPC_IN_STSB.get(data.name_of(split), (0, 0))
+    same, of_mrpc = MRPC_IN_STSB.get(data.reader.name_of(split), (0, 0))
     is_mrpc = data.source(split) in ("nyu-mll/glue mrpc", data.hparams["data_dir"]) and len(pairs) == of_mrpc
     if is_mrpc and STSB.search(encoder):
         warnings.append(

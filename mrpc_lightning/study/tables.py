@@ -33,9 +33,8 @@ def of_settings(study: Mapping[str, Any]) -> Rows:
 
 def of_differences(study: Mapping[str, Any]) -> Rows:
     """Return the table of the differences from the first setting."""
-    rows = [
-        "against the first||difference|over seeds|over seeds and pairs|p (Holm)|P(better)|seeds for 1 point|verdict".split("|")
-    ]
+    header = "against the first||difference|over seeds|over seeds and pairs|p, Holm|P(better)|seeds for 1 point|verdict"
+    rows = [header.split("|")]
     for one in study["comparisons"]:
         numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), bounds(one["over_pairs"])]
         last = [f"{one['p']:.3f}", f"{one['better']:.2f}", str(one["needed"] or "-"), one["verdict"]]

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import io
 import json
 import random
@@ -8,18 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet
 import pytest
 from helpers import ENTRY, Forked, fails, make_rows, write_csv
 
 from mrpc_lightning import Predictor, main
-from mrpc_lightning.deploy import predict
+from mrpc_lightning.deploy import predict, tables
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 
 RUN = Path("tb_logs/mrpc/version_0")
 CPU = "--trainer.accelerator=cpu"
-COLUMNS = ["idx", "sentence1", "sentence2", "prediction", "probability_not_equivalent", "probability_equivalent"]
+COLUMNS = ["sentence1", "sentence2", "label", "prediction", "probability_not_equivalent", "probability_equivalent"]
 
 
 @pytest.fixture
@@ -37,7 +39,10 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_every_kind_of_table_says_the_same(trained: Path) -> None:
     expected = read(RUN / "predictions.csv")
-    assert list(expected[0]) == COLUMNS and [row["idx"] for row in expected] == [str(row) for row in range(25)]
+    assert list(expected[0]) == COLUMNS
+    assert [(a["sentence1"], a["label"]) for a in expected] == [
+        (b["sentence1"], b["label"]) for b in read(Path("validation.csv"))
+    ]
     for ending in ("tsv", "jsonl", "parquet"):
         main(["predict", CPU, "--data.predict_file=validation.csv", f"--output=found.{ending}"])
     with Path("found.tsv").open(newline="") as file:
@@ -53,7 +58,7 @@ def test_every_kind_of_table_says_the_same(trained: Path) -> None:
     assert Path("sub/MRPC.tsv").read_bytes() == Path("found.tsv").read_bytes()
     main(["predict", CPU, "--data.predict_file=validation.csv", "--glue"])
     names = {"equivalent": "1", "not_equivalent": "0"}
-    rows = [f"{row['idx']}\t{names[row['prediction']]}" for row in expected]
+    rows = [f"{number}\t{names[row['prediction']]}" for number, row in enumerate(expected)]
     assert (RUN / "MRPC.tsv").read_text().splitlines() == ["index\tprediction", *rows]
     assert not list(Path().glob("**/*.parts"))
 
@@ -80,7 +85,7 @@ def test_a_bad_row_in_the_middle_is_named_before_any_is_scored(
         separator = {"csv": ",", "tsv": "\t"}[ending]
         path.write_text("".join(separator.join(row) + "\n" for row in [("sentence1", "sentence2"), *rows]))
     monkeypatch.setattr(ParaphraseClassifier, "predict_step", None)  # who scores, fails otherwise
-    message = fails(capsys, ["predict", CPU, f"--data.predict_file={path}"])
+    message = fails(capsys, ["predict", CPU, f"--data.predict_file={path}", "--strict"])
     assert f"{path}, line {18 if ending == 'jsonl' else 19}" in message and "sentence2 is empty" in message
     assert (RUN / "predictions.csv").read_bytes() == before and not list(Path().glob("**/*.parts"))
 
@@ -89,31 +94,42 @@ def test_what_a_stopped_prediction_has_done_is_not_done_again(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = (RUN / "predictions.csv").read_bytes()
-    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    words = ["predict", CPU, "--data.predict_file=validation.csv", "--data.eval_batch_size=2"]
+    main([*words, "--output=whole.csv"])
     scored: list[int] = []
-    score = predict.score_pairs
+    score, limit = predict.score, [3]
 
-    def stop_at_third(trainer, model, data, pairs):  # type: ignore[no-untyped-def]
-        scored.append(len(pairs))
-        if len(scored) == 3:
+    def stop_at_third(trainer, model, loader):  # type: ignore[no-untyped-def]
+        if len(scored) == limit[0]:
             raise Stopped(signal.SIGTERM, "stopped")
-        return score(trainer, model, data, pairs)
+        rows, found = score(trainer, model, loader)
+        scored.append(len(rows))
+        return rows, found
 
-    monkeypatch.setattr(predict, "score_pairs", stop_at_third)
+    monkeypatch.setattr(predict, "score", stop_at_third)
+    monkeypatch.setattr(predict, "SECONDS", 0.0)  # a part is a batch
     said = stopped(capsys, words)
-    assert said == "stopped; 20 of 25 pairs are done, and the same command continues there"
-    assert len(list(RUN.glob("predictions.csv.*.parts/*.parquet"))) == 2
+    done = sum(scored)
+    assert 0 < done < 10 and said == f"stopped; {done} of 25 pairs are done, and the same command continues there"
+    assert len(list(RUN.glob("predictions.csv.*.parts/*.npz"))) == 3
     assert (RUN / "predictions.csv").read_bytes() == expected  # the earlier one, until all is done
     capsys.readouterr()
+    limit[0] = 99
     main(words)
-    assert scored == [10, 10, 5, 5] and "20 of 25 pairs are done" in capsys.readouterr().out
-    assert (RUN / "predictions.csv").read_bytes() == expected
-    # Other pairs, or another model, are started anew.
-    scored[:] = []
+    assert sum(scored) == 25 and f"{done} of 25 pairs are done" in capsys.readouterr().out
+    assert (RUN / "predictions.csv").read_bytes() == Path("whole.csv").read_bytes()
+    # Other pairs, other batches or another model are started anew.
+    scored[:], limit[0] = [], 3
+    stopped(capsys, words)
+    scored[:], limit[0] = [], 99
+    main([*words, "--data.eval_batch_size=3"])
+    assert sum(scored) == 25 and not list(RUN.glob("*.parts"))
+    scored[:], limit[0] = [], 3
     stopped(capsys, words)
     write_csv(Path("validation.csv"), make_rows(25, seed=7))
+    scored[:], limit[0] = [], 99
     main(words)
-    assert scored == [10, 10, 5, 10, 10, 5] and not list(RUN.glob("*.parts"))
+    assert sum(scored) == 25 and not list(RUN.glob("*.parts"))
 
 
 def stopped(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
@@ -132,23 +148,24 @@ def test_a_prediction_that_is_stopped_before_its_first_part_says_that_it_starts_
         raise Stopped(signal.SIGTERM, "stopped")
 
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
-    for name, first in (("score_pairs", "the first 10 pairs were done"), ("chunks", "the pairs were read")):
+    for name in ("score", "chunks"):
         with monkeypatch.context() as patch:
             patch.setattr(predict, name, stop)
-            assert stopped(capsys, words) == f"stopped before {first}; the same command starts again"
+            said = "stopped before the first pair was done; the same command starts again"
+            assert stopped(capsys, words) == said
 
 
 def test_a_prediction_writes_beside_its_table_into_its_own_folder_alone(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_rows = predict.write_rows
+    write = tables.write
     seen: set[str] = set()
 
     def look(*rest):  # type: ignore[no-untyped-def]
         seen.update(str(path.relative_to("out")) for path in Path("out").rglob("*"))
-        write_rows(*rest)
+        write(*rest)
 
-    monkeypatch.setattr(predict, "write_rows", look)
+    monkeypatch.setattr(tables, "write", look)
     main(["predict", CPU, "--data.predict_file=validation.csv", "--output=out/found.csv"])
     [folder] = {name.split("/")[0] for name in seen}
     assert folder.startswith("found.csv.") and folder.endswith(".parts") and len(seen) > 4
@@ -169,12 +186,13 @@ def test_parts_that_are_missing_or_cut_short_are_made_again(trained: Path) -> No
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
     expected = (RUN / "predictions.csv").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict, "write_table", lambda *_: None)  # killed before the table is made of its parts
+        patch.setattr(predict.shutil, "rmtree", lambda *_, **__: None)  # killed before the table is made of its parts
         main(words)
     [folder] = RUN.glob("predictions.csv.*.parts")
-    (folder / "000000.parquet").unlink()  # and while they are taken away
-    part = folder / "000001.parquet"
-    part.write_bytes(part.read_bytes()[:-20])
+    parts = sorted(folder.glob("*.npz"))
+    assert len(parts) >= 3
+    parts[0].unlink()  # and while they are taken away
+    parts[-1].write_bytes(parts[-1].read_bytes()[:-20])
     (RUN / "predictions.csv").unlink()
     main(words)
     assert (RUN / "predictions.csv").read_bytes() == expected and not folder.exists()
@@ -206,13 +224,13 @@ def test_a_file_that_changes_while_it_is_read_is_not_mixed_up(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = (RUN / "predictions.csv").read_bytes()
-    score = predict.score_pairs
+    score = predict.score
 
-    def change(trainer, model, data, pairs):  # type: ignore[no-untyped-def]
+    def change(trainer, model, loader):  # type: ignore[no-untyped-def]
         write_csv(Path("validation.csv"), make_rows(40, seed=9))
-        return score(trainer, model, data, pairs)
+        return score(trainer, model, loader)
 
-    monkeypatch.setattr(predict, "score_pairs", change)
+    monkeypatch.setattr(predict, "score", change)
     write_csv(Path("validation.csv"), make_rows(25, seed=8))
     assert "changed while it was read" in fails_at_end(capsys, ["predict", CPU, "--data.predict_file=validation.csv"])
     assert (RUN / "predictions.csv").read_bytes() == expected
@@ -230,16 +248,16 @@ def fails_at_end(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
 @pytest.mark.slow
 def test_a_prediction_killed_at_random_moments_ends_as_one_that_was_not(trained: Path) -> None:
     write_csv(Path("many.csv"), make_rows(4000, seed=3))
-    small = f"from mrpc_lightning.deploy import predict; predict.CHUNK = 100; {ENTRY}"
+    small = f"from mrpc_lightning.deploy import predict; predict.CHUNK, predict.SECONDS = 400, 0.02; {ENTRY}"
     command = ["predict", CPU, "--data.predict_file=many.csv"]
     whole = Forked([*command, "--output=whole.csv"], small)
     assert whole.wait() == 0, whole.communicate()
     moments, kills = random.Random(0), 0
     while not Path("found.csv").exists():
-        before = len(list(Path().glob("found.csv.*.parts/*.parquet")))
+        before = len(list(Path().glob("found.csv.*.parts/*.npz")))
         process = Forked([*command, "--output=found.csv"], small)
         wanted, wait = before + moments.randint(1, 12), moments.uniform(0, 0.05)
-        while process.poll() is None and len(list(Path().glob("found.csv.*.parts/*.parquet"))) < wanted:
+        while process.poll() is None and len(list(Path().glob("found.csv.*.parts/*.npz"))) < wanted:
             time.sleep(0.002)
         time.sleep(wait)
         process.kill()
@@ -326,3 +344,74 @@ def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
     Path("folder.csv").mkdir()
     assert "is a folder" in fails(capsys, [*words, "--output=folder.csv"])
     assert "every pair" in fails(capsys, [*words, "--trainer.limit_predict_batches=1"])
+
+
+def test_all_columns_come_out_as_they_came_in(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [dict(zip(("sentence1", "sentence2"), row[:2], strict=True)) for row in make_rows(23, seed=4)]
+    for number, row in enumerate(rows):
+        extra = {"id": f"T-{number}", "tags": ["a", str(number)], "score": number / 3, "odd": None if number % 2 else 7}
+        rows[number] = {"id": extra.pop("id"), **row, **extra}
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), "in.parquet")
+    for source in ("jsonl", "parquet"):
+        for ending in ("jsonl", "parquet"):
+            output = f"out_of_{source}.{ending}"
+            main(["predict", CPU, f"--data.predict_file=in.{source}", f"--output={output}"])
+            found = pyarrow.parquet.read_table(output).to_pylist() if ending == "parquet" else []
+            found = found or [json.loads(line) for line in Path(output).read_text().splitlines()]
+            assert [{name: row[name] for name in rows[0]} for row in found] == rows
+            assert [*found[0]] == [*rows[0], *COLUMNS[3:]]
+    types = {field.name: field.type for field in pyarrow.parquet.read_schema("out_of_parquet.parquet")}
+    assert types["score"] == pyarrow.float64() and types["probability_equivalent"] == pyarrow.float32()
+    # A table that was predicted before has the columns that would be added.
+    message = fails(capsys, ["predict", CPU, "--data.predict_file=out_of_jsonl.jsonl", "--output=again.csv"])
+    assert "has a column prediction already" in message and not Path("again.csv").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_row_that_cannot_be_scored_has_no_prediction_and_a_reason(
+    ending: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = make_rows(24, seed=4)
+    write_csv(Path("good.csv"), good)
+    # Chunks of 10 rows: of the second one none can be scored.
+    rows: list[tuple[object, ...]] = [*good[:3], ("", "b", 1), *good[3:9], *[("a", " ", 0)] * 10, *good[9:]]
+    write_csv(Path("some.csv"), rows)  # type: ignore[arg-type]
+    main(["predict", CPU, "--data.predict_file=good.csv", "--output=good_out.csv"])
+    capsys.readouterr()
+    main(["predict", CPU, "--data.predict_file=some.csv", f"--output=out.{ending}"])
+    assert "24 pairs predicted: out" in (printed := capsys.readouterr().out)
+    assert "; 11 rows could not be: see the column problem" in printed
+    found = {
+        "csv": lambda: read(Path("out.csv")),
+        "tsv": lambda: [*csv.DictReader(Path("out.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE)],
+        "jsonl": lambda: [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()],
+        "parquet": lambda: pyarrow.parquet.read_table("out.parquet").to_pylist(),
+    }[ending]()
+    assert len(found) == 35 and [*found[0]] == [*COLUMNS, "problem"]
+    empty = [row for row, values in enumerate(found) if not values["prediction"]]
+    assert empty == [3, *range(10, 20)]
+    assert all(not found[row]["probability_equivalent"] for row in empty)
+    assert found[3]["problem"] == "sentence1 is empty or no text ('')" and "sentence2" in found[10]["problem"]
+    scored = [values for row, values in enumerate(found) if row not in empty]
+    for one, two in zip(scored, read(Path("good_out.csv")), strict=True):
+        assert not one["problem"] and one["prediction"] == two["prediction"]
+        assert float(one["probability_equivalent"]) == pytest.approx(float(two["probability_equivalent"]), abs=1e-5)
+    assert "some.csv, line 5: sentence1 is empty" in fails(
+        capsys, ["predict", CPU, "--glue", "--data.predict_file=some.csv"]
+    )
+
+
+def test_files_of_a_pattern_compressed_or_not_are_one_table(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = make_rows(25, seed=1)
+    write_csv(Path("part-1.csv"), rows[:8])
+    Path("part-2.csv").write_text("sentence1;sentence2;label\n" + "".join(f"{a};{b};{y}\n" for a, b, y in rows[8:17]))
+    write_csv(Path("rest.csv"), rows[17:])
+    Path("part-3.csv.gz").write_bytes(gzip.compress(Path("rest.csv").read_bytes()))
+    main(["predict", CPU, "--data.predict_file=part-*", "--output=out.csv"])
+    for one, two in zip(read(Path("out.csv")), read(RUN / "predictions.csv"), strict=True):
+        assert [one[name] for name in COLUMNS[:4]] == [two[name] for name in COLUMNS[:4]]
+        assert float(one[COLUMNS[5]]) == pytest.approx(float(two[COLUMNS[5]]), abs=1e-5)
+    assert "reads; give another" in fails(
+        capsys, ["predict", CPU, "--data.predict_file=part-*", "--output=part-2.csv"]
+    )

@@ -1,18 +1,28 @@
+import bz2
+import csv
+import gzip
+import lzma
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from helpers import HEADER, ROWS, make_rows, write_csv, write_mrpc
 
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.pairs import checks
 from mrpc_lightning.pairs.files import read_chunks, read_file
-from mrpc_lightning.pairs.sources import COLUMNS, check, digest, read_folder, read_hub
+from mrpc_lightning.pairs.sources import COLUMNS, digest, from_memory, read_folder, read_hub
 from mrpc_lightning.pairs.splits import hold_out
 
 NAMES = ["not_equivalent", "equivalent"]
+
+
+def check(*values: Any, **options: Any) -> Dataset:
+    return checks.check(*values, **options)[0]
 
 
 def sentences(dataset: Dataset) -> list[tuple[str, str, int]]:
@@ -76,17 +86,122 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path: Path, ending: str) ->
 
 
 def test_a_files_own_idx_is_kept_whatever_its_kind(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("idx,sentence1,sentence2\n902,a,b\n901,c,d\n")
-    assert check(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)["idx"] == [902, 901]
-    (tmp_path / "a.csv").write_text("idx,sentence1,sentence2\n7,a,b\n9,c,d\n-1,e,f\n")
-    assert check(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)["idx"] == [7, 9, -1]
+    (tmp_path / "a.csv").write_text("idx,sentence1,sentence2,label\n902,a,b,1\n901,c,d,0\n-1,e,f,1\n")
+    assert check(read_file(tmp_path / "a.csv", "train_file"), COLUMNS, NAMES, True)["idx"] == [902, 901, -1]
 
 
 @pytest.mark.parametrize("idx", ["pair-2", "", "1.5", "9" * 30])
 def test_an_idx_that_is_no_whole_number_is_refused_and_not_replaced(tmp_path: Path, idx: str) -> None:
-    (tmp_path / "a.csv").write_text(f"idx,sentence1,sentence2\n1,a,b\n{idx},c,d\n")
+    (tmp_path / "a.csv").write_text(f"idx,sentence1,sentence2,label\n1,a,b,1\n{idx},c,d,0\n")
     with pytest.raises(InputError, match=f"a.csv, line 3: idx '{idx}' is no whole number"):
-        check(read_file(tmp_path / "a.csv", "predict_file"), COLUMNS, NAMES, False)
+        check(read_file(tmp_path / "a.csv", "train_file"), COLUMNS, NAMES, True)
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_csv_files_fields_are_separated_by_what_separates_its_header(tmp_path: Path, mark: str) -> None:
+    rows = [("a, with a comma", f"b{mark} quoted", 1), ('c "said"', "d\nin two lines", 0)]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=mark).writerows([COLUMNS, *rows])
+    assert sentences(check(read_file(tmp_path / "a.csv", "train_file"), COLUMNS, NAMES, True)) == rows
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("packed", ["gz", "bz2", "xz"])
+def test_a_compressed_file_is_read_as_what_it_holds(tmp_path: Path, ending: str, packed: str) -> None:
+    rows, plain = make_rows(6), tmp_path / f"pairs.{ending}"
+    dataset = Dataset.from_list([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    {"csv": dataset.to_csv, "jsonl": dataset.to_json}.get(ending, lambda p: dataset.to_csv(p, sep="\t"))(plain)
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[packed]
+    path = tmp_path / f"pairs.{ending}.{packed}"
+    path.write_bytes(pack(plain.read_bytes()))
+    assert sentences(check(read_file(path, "train_file"), COLUMNS, NAMES, True)) == rows
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=rf"pairs.{ending}.{packed}: cannot be read \("):
+        read_file(path, "train_file")
+    path.write_bytes(pack(plain.read_bytes() + b"caf\xe9\n"))
+    with pytest.raises(InputError, match=r"line \d+: not UTF-8"):
+        read_file(path, "train_file")
+
+
+@pytest.mark.parametrize("size", [2, 3, 99])
+def test_files_that_match_a_pattern_are_one_table(tmp_path: Path, size: int) -> None:
+    rows = make_rows(9)
+    for number in range(3):
+        write_csv(tmp_path / f"part-{number}.csv", rows[3 * number : 3 * number + 3])
+    path = tmp_path / "part-*.csv"
+    assert sentences(check(read_file(path, "train_file"), COLUMNS, NAMES, True)) == rows
+    tables = [*read_chunks(path, "train_file", size)]
+    checked = [check(table, COLUMNS, NAMES, True) for table in tables]
+    assert [row for pairs in checked for row in sentences(pairs)] == rows
+    assert [idx for pairs in checked for idx in pairs["idx"]] == [*range(9)]
+    # A row is named by its own file and line.
+    write_csv(tmp_path / "part-1.csv", [rows[3], ("a", "", 1)])
+    with pytest.raises(InputError, match="^data.train_file .*part-1.csv, line 3: sentence2 is empty"):
+        check(read_file(path, "train_file"), COLUMNS, NAMES, True)
+    write_csv(tmp_path / "part-2.csv", rows[:1], ("sentence1", "sentence2", "labels"))
+    with pytest.raises(InputError, match="part-2.csv: its columns are sentence1, sentence2, labels; .*part-0.csv has"):
+        read_file(path, "train_file")
+
+
+def test_rows_that_cannot_be_used_are_all_named_or_left_out_and_counted(tmp_path: Path) -> None:
+    rows: list[Any] = [("a", "b", 1), ("", "d", 0), ("e", " ", 1), ("g", "h", ""), ("i", "j", 0)]
+    path = write_csv(tmp_path / "a.csv", rows)
+    table = read_file(path, "train_file")
+    with pytest.raises(InputError) as caught:
+        check(table, COLUMNS, NAMES, True)
+    assert str(caught.value) == (
+        f"data.train_file {path}, line 3: sentence1 is empty or no text (''); 2 more of 5 rows: line 4, line 5; "
+        "data.skip_bad_rows true leaves such rows out"
+    )
+    pairs, left_out = checks.check(table, COLUMNS, NAMES, True, True)
+    assert sentences(pairs) == [rows[0], rows[4]] and pairs["idx"][:] == [0, 4] and left_out == 3
+    # A label that is no class is a mistake, and no gap.
+    table = read_file(write_csv(path, [*rows, ("k", "l", "maybe")]), "train_file")
+    with pytest.raises(InputError, match="line 7: label 'maybe'"):
+        checks.check(table, COLUMNS, NAMES, True, True)
+
+
+ROWS_IN_MEMORY = [("a", "b", 1), ("c", "d", 0)]
+IN_MEMORY: dict[str, Any] = {
+    "tuples": ROWS_IN_MEMORY,
+    "lists": [[*row] for row in ROWS_IN_MEMORY],
+    "dictionaries": [dict(zip(COLUMNS, row, strict=True)) for row in ROWS_IN_MEMORY],
+    "a DataFrame": pandas.DataFrame(ROWS_IN_MEMORY, columns=COLUMNS, index=[7, 7]),
+    "a Dataset": Dataset.from_pandas(pandas.DataFrame(ROWS_IN_MEMORY, columns=COLUMNS)),
+}
+
+
+@pytest.mark.parametrize("kind", IN_MEMORY)
+def test_rows_in_memory_are_pairs_as_those_of_a_file_are(kind: str) -> None:
+    table = from_memory(IN_MEMORY[kind], "data.train", COLUMNS)
+    assert sentences(check(table, COLUMNS, NAMES, True)) == ROWS_IN_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "data.train: a list of nothing; give a DataFrame"),
+        ("text", "data.train: a str; give a DataFrame"),
+        ([("a", "b", 1), ("c", "d")], "data.train, row 2: is not like the first row"),
+        ([{"sentence1": "a"}, {"sentence2": "b"}], "data.train, row 2: is not like the first row"),
+        ([("a", "b", 1, 2)], "data.train, row 1: 4 values"),
+        (["ab", "cd"], "data.train, row 1: is not like the first row, or no pair"),
+    ],
+)
+def test_rows_in_memory_that_are_no_pairs_are_refused(rows: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_memory(rows, "data.train", COLUMNS)
+
+
+def test_a_gap_in_a_data_frame_is_named_by_its_row() -> None:
+    frame = pandas.DataFrame({"sentence1": ["a", None], "sentence2": ["b", "d"], "label": [1.0, float("nan")]})
+    table = from_memory(frame, "data.train", COLUMNS)
+    with pytest.raises(InputError, match=r"^data.train, row 2: sentence1 is empty or no text \((nan|None)\)"):
+        check(table, COLUMNS, NAMES, True)
+    assert checks.check(table, COLUMNS, NAMES, True, True)[1] == 1
+    frame["sentence1"] = "a"
+    with pytest.raises(InputError, match="^data.train, row 2: the label is missing"):
+        check(from_memory(frame, "data.train", COLUMNS), COLUMNS, NAMES, True)
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
@@ -232,11 +347,13 @@ BAD_FILES = {
     ),
     "three classes": ("a.csv", (GOOD + "a,b,maybe\na,b,no\n").encode(), "line 3: .*; there can be two classes only"),
     "no label": ("a.csv", (GOOD + "a,b,\n").encode(), "a.csv, line 3: the label is missing"),
-    "semicolons": (
-        "a.csv",
-        b"sentence1;sentence2;label\na, b;c;1\n",
-        "line 1: its fields are separated by semicolons; save it with commas",
+    "commas in a TSV": (
+        "a.tsv",
+        b"sentence1,sentence2\na,b\n",
+        "line 1: its fields are separated by commas; save it",
     ),
+    "no file of a pattern": ("nope/*.csv", None, r"nope/\*.csv: no such file"),
+    "an unknown compression": ("a.csv.zst", b"x", "unknown kind of file; .*zst needs: python -m pip install zstandard"),
     "a folder": (".", None, "is a folder, not a file"),
     "missing file": ("nope/a.csv", None, "a.csv: no such file"),
 }
