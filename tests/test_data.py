@@ -7,9 +7,11 @@ from typing import Any
 import pandas
 import pytest
 import torch
+from datasets import Dataset
 from helpers import make_rows, write_csv
+from lightning.pytorch import Trainer
 
-from mrpc_lightning import MRPCDataModule
+from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, Predictor
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.sources import digest
 
@@ -216,7 +218,7 @@ def test_batches_before_setup_are_refused_with_advice(project: Path, encoder: st
 
 @pytest.mark.parametrize("name", ["train_file", "predict_file", "data_dir"])
 def test_a_table_in_memory_is_refused_in_plain_words(name: str, project: Path) -> None:
-    with pytest.raises(InputError, match=f"data.{name}: a DataFrame is no path; write it to a file"):
+    with pytest.raises(InputError, match=f"data.{name}: a DataFrame is no path(; rows in memory go into \\w+=...)?$"):
         MRPCDataModule("demo", **{name: pandas.read_csv("train.csv")})
 
 
@@ -287,3 +289,57 @@ def test_soft_labels_need_a_file_with_their_column(project: Path, encoder: str) 
         MRPCDataModule("demo", soft_label_column="label")
     data = MRPCDataModule(encoder, max_length=48, soft_label_column="p", validation_file="validation.csv")
     data.setup("validate")  # who only scores needs no training file
+
+
+def test_rows_in_memory_are_trained_on_and_predicted_as_those_of_files_are(project: Path, encoder: str) -> None:
+    names = ("question1", "question2", "same")
+    frames = {
+        "train": pandas.DataFrame(make_rows(60), columns=names),
+        "validation": pandas.DataFrame(make_rows(25, seed=1), columns=names),
+    }
+    columns = dict(zip(("sentence1_column", "sentence2_column", "label_column"), names, strict=True))
+    data = make_data(encoder, **frames, **columns)
+    files = make_data(encoder, train_file="train.csv", validation_file="validation.csv")
+    assert {split: digest(pairs) for split, pairs in data.pairs.items()} == {
+        split: digest(pairs) for split, pairs in files.pairs.items()
+    }
+    assert data.source("train") == "train, in memory" and data.source("validation") == "validation, in memory"
+    model = ParaphraseClassifier(encoder, learning_rate=1e-3)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.fit(model, data)
+    # A table comes back with its own columns, index and order; a row without text has no prediction.
+    frame = frames["validation"].drop(columns="same").assign(id=[f"T-{n}" for n in range(25)])
+    frame.index = range(100, 125)
+    frame.loc[103, "question2"] = None
+    found = model.predict(frame)
+    added = ["prediction", "probability_not_equivalent", "probability_equivalent"]
+    assert [*found.columns] == [*frame.columns, *added, "problem"] and [*found.index] == [*range(100, 125)]
+    assert found[[*frame.columns]].equals(frame)
+    assert pandas.isna(found.loc[103, "prediction"]) and "question2 is empty or no text" in found.loc[103, "problem"]
+    good = frame.drop(index=103)
+    expected = model.predict([*zip(good["question1"], good["question2"], strict=True)])
+    assert [*found["prediction"].drop(index=103)] == [one.label for one in expected]
+    assert [*found["probability_equivalent"].drop(index=103)] == [one.probabilities["equivalent"] for one in expected]
+    table = model.predict(Dataset.from_pandas(good, preserve_index=False))
+    assert table["prediction"][:] == [one.label for one in expected] and table.column_names == [*good.columns, *added]
+    with pytest.raises(InputError, match="^the table: has a column prediction already"):
+        model.predict(table)
+    with pytest.raises(InputError, match="^the table: no column 'question1'"):
+        model.predict(frame.drop(columns="question1"))
+    # So does what was saved, which holds no rows.
+    trainer.save_checkpoint("model.ckpt")
+    hparams = torch.load("model.ckpt", weights_only=True)["datamodule_hyper_parameters"]
+    assert not {"train", "validation", "test", "predict"} & {*hparams} and hparams["label_column"] == "same"
+    for again in (ParaphraseClassifier.load_from_checkpoint("model.ckpt"), Predictor.from_run("model.ckpt")):
+        pandas.testing.assert_frame_equal(again.predict(good), model.predict(good))
+
+
+def test_without_validation_rows_a_share_of_the_rows_in_memory_is_held_out(project: Path, encoder: str) -> None:
+    rows = make_rows(60)
+    data = make_data(encoder, train=rows, validation_share=0.2)
+    files = make_data(encoder, train_file="train.csv", validation_share=0.2)
+    for split in ("train", "validation"):
+        assert digest(data.pairs[split]) == digest(files.pairs[split]) and data.source(split) == "train, in memory"
+    data = MRPCDataModule(encoder, train=[*rows, ("", "x", 1)], skip_bad_rows=True, max_length=48)
+    data.setup("fit")
+    assert data.reader.left_out["train"] == 1 and sum(map(len, data.pairs.values())) == 60

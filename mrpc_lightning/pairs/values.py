@@ -20,7 +20,8 @@ def check_values(values: MutableMapping[Any, Any]) -> None:
     """
     for name in PATHS:
         if not isinstance(values[name], str | os.PathLike | None):
-            raise InputError(f"data.{name}: a {type(values[name]).__name__} is no path; write it to a file")
+            hint = f"; rows in memory go into {split}=..." if (split := name.removesuffix("_file")) != name else ""
+            raise InputError(f"data.{name}: a {type(values[name]).__name__} is no path{hint}")
         values[name] = values[name] and os.fspath(values[name])
     for name, least in LEAST.items():
         if values[name] is not None and values[name] < least:

@@ -92,6 +92,7 @@ BEFORE_A_RUN = {
         ["test", "tb_logs/x"],
         "argument tb_logs/x; pass a checkpoint or a run folder with --ckpt",
     ),
+    "rows in memory": (["fit", "--data.train=train.csv"], "unexpected argument --data.train=train.csv"),
     "a list without quotes": (
         ["fit", "--model.class_weights", "[2.0,", "1.0]"],
         "unexpected argument 1.0]; put quotes around a list",

@@ -412,6 +412,4 @@ def test_files_of_a_pattern_compressed_or_not_are_one_table(trained: Path, capsy
     for one, two in zip(read(Path("out.csv")), read(RUN / "predictions.csv"), strict=True):
         assert [one[name] for name in COLUMNS[:4]] == [two[name] for name in COLUMNS[:4]]
         assert float(one[COLUMNS[5]]) == pytest.approx(float(two[COLUMNS[5]]), abs=1e-5)
-    assert "reads; give another" in fails(
-        capsys, ["predict", CPU, "--data.predict_file=part-*", "--output=part-2.csv"]
-    )
+    assert "reads; give another" in fails(capsys, ["predict", CPU, "--data.predict_file=part-*", "--output=part-2.csv"])

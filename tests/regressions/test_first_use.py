@@ -108,13 +108,13 @@ def test_labels_of_other_names_than_the_runs_are_not_answered_with_a_flag_that_i
 
 
 @pytest.mark.parametrize("quote", ["", '"'], ids=["plain", "quoted"])
-def test_a_csv_with_semicolons_is_told_what_stands_between_its_fields(
+def test_a_csv_with_semicolons_is_trained_on(
     quote: str, project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [";".join(f"{quote}{value}{quote}" for value in row) for row in make_rows(20)]
     Path("pairs.csv").write_text("sentence1;sentence2;label\n" + "\n".join(rows) + "\n")
-    message = fails(capsys, ["fit", *arguments, "--data.train_file=pairs.csv"])
-    assert re.search("semicolon|['\"“`];['\"”`]", message)
+    main(["fit", *arguments, "--data.train_file=pairs.csv", "--trainer.max_epochs=1"])
+    assert "20 to train" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("logger", "package"), [("WandbLogger", "wandb"), ("MLFlowLogger", "mlflow")])

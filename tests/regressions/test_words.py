@@ -111,7 +111,7 @@ def test_a_files_own_numbers_are_kept_or_refused(
 def test_a_table_called_mrpc_is_an_ordinary_one(folder: str, trained: Path) -> None:
     main([*PREDICT, f"--output={folder}other.tsv"])
     main([*PREDICT, f"--output={folder}MRPC.tsv"])
-    assert Path(f"{folder}MRPC.tsv").read_text(encoding="utf-8").startswith("idx\tsentence1\tsentence2\tprediction\t")
+    assert Path(f"{folder}MRPC.tsv").read_text(encoding="utf-8").startswith("sentence1\tsentence2\tlabel\tprediction\t")
     assert Path(f"{folder}MRPC.tsv").read_bytes() == Path(f"{folder}other.tsv").read_bytes()
 
 
