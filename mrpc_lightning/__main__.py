@@ -5,14 +5,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from mrpc_lightning.cli.instant import answer_at_once, keep_memory
+from mrpc_lightning.cli.instant import answer_at_once, is_list, keep_memory
 
 
 def entry() -> None:
     """Run the command line of this process."""
-    answer_at_once(sys.argv[1:])
+    command = answer_at_once(sys.argv[1:])
     keep_memory()
     try:
+        if is_list(command):
+            from mrpc_lightning.cli import listing
+
+            listing.main(command, sys.argv[2:])
+            return
         import_main()()
     except KeyboardInterrupt:  # from here on `main` handles it
         sys.stderr.write("stopped\n")

@@ -1,6 +1,7 @@
 """Numbers, times and names as a person reads them."""
 
 import re
+from collections.abc import Sequence
 
 # ASCII's and Latin-1's control characters, and those that turn the direction of writing.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -26,3 +27,11 @@ def shorten(text: str, width: int = 60) -> str:
 def printable(text: str) -> str:
     """Replace control characters by their escapes: a terminal would obey them, and some reverse what follows."""
     return CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table, its header first, as Markdown that a terminal may show."""
+    cells = [[printable(cell).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return "".join("| " + " | ".join(map(str.ljust, row, widths)) + " |\n" for row in cells)

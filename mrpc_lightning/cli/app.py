@@ -7,27 +7,30 @@ import os
 import re
 import sys
 
-from mrpc_lightning.cli import commands
+from mrpc_lightning.cli import commands, listing
 from mrpc_lightning.cli.build import CLI
 from mrpc_lightning.cli.console import quieten
-from mrpc_lightning.cli.instant import answer_at_once, raise_usage
+from mrpc_lightning.cli.instant import answer_at_once, is_list, raise_usage
 from mrpc_lightning.cli.parser import SECTIONS
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.run.signals import stopping_at_once
 
 
-def main(args: list[str] | None = None) -> CLI:
+def main(args: list[str] | None = None) -> CLI | None:
     """Run the command line.
 
     Args:
         args: The words after the program's name; without it, those of this process.
 
     Returns:
-        The finished command line, with its `trainer`, `model` and `datamodule`.
+        The finished command line, with its `trainer`, `model` and `datamodule`; None from `runs` and `compare`.
     """
     quieten()
     words = sys.argv[1:] if args is None else args
     command = answer_at_once(words)
+    if is_list(command):
+        listing.main(command, words[1:])
+        return None
     if command == "predict":  # as other programs have it: a bare "-" that is no flag's value
         alone = [False, *(not re.fullmatch(r"--[^=]+", before) for before in words)]
         dashes = [word == "-" and each for word, each in zip(words, alone, strict=False)]

@@ -15,6 +15,8 @@ SUBCOMMANDS = {
     "test": "score a checkpoint on the validation split, or on the test split where its labels are known",
     "predict": "write a checkpoint's prediction for each pair of a file",
     "export": "write a checkpoint as a model folder for transformers",
+    "runs": "list the runs that there are, newest or best first",
+    "compare": "say how runs differ on the pairs that all of them scored, and whether that is more than chance",
     "study": "train settings with several seeds each, and say what the differences are worth",
 }
 OVERVIEW = f"""usage: python -m mrpc_lightning SUBCOMMAND [--config FILE] [--flag value ...]
@@ -57,6 +59,11 @@ def answer_at_once(words: Sequence[str]) -> str:
     close = difflib.get_close_matches(first, SUBCOMMANDS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(SUBCOMMANDS)}"
     raise_usage(f"{first}: no such subcommand; {hint}")
+
+
+def is_list(command: str) -> bool:
+    """Say whether a subcommand looks at runs that are there, which `cli.listing` does."""
+    return command in ("runs", "compare")
 
 
 def raise_usage(message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def from_memory(rows: Any, source: str, names: Sequence[str]) -> Table:
         InputError: If they are something else.
     """
     if isinstance(rows, Dataset):
-        return from_datasets(DatasetDict(rows=rows), source)["rows"]
+        return replace(from_datasets(DatasetDict(rows=rows), source)["rows"], source=source)
     if hasattr(rows, "columns") and hasattr(rows, "to_dict"):
         return Table(source, {str(name): rows[name].tolist() for name in rows.columns})
     wanted = "give a DataFrame, a Dataset, or a list of tuples (sentence1, sentence2, label) or of dictionaries"

@@ -152,6 +152,18 @@ class Run:
         except Timeout as error:
             raise InputError(f"{self.folder}: another process is training this run; wait for it, or stop it") from error
 
+    @property
+    def is_training(self) -> bool:
+        """Whether a process trains this run: one whose parent was killed goes on by itself."""
+        lock = self.folder / ".lock"
+        if not lock.is_file():
+            return False
+        try:
+            with FileLock(lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def release(self) -> None:
         """Let other commands train in this folder; and if nothing was written into a new one, remove it."""
         if self._lock is not None:

@@ -7,6 +7,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from mrpc_lightning.report import plots
 from mrpc_lightning.study.results import METRICS
+from mrpc_lightning.text import as_markdown
 
 Rows = list[list[str]]
 BASELINES = {"baseline_f1": "the same prediction for every pair", "overlap_f1": "word overlap"}
@@ -98,13 +99,7 @@ def answers(study: Mapping[str, Any]) -> list[str]:
 
 def markdown(study: Mapping[str, Any]) -> str:
     """Return the tables as Markdown, which the terminal shows as well."""
-    lines = []
-    for rows in tables(study):
-        cells = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        cells.insert(1, ["-" * width for width in widths])
-        lines += ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells] + [""]
-    return "\n".join([*lines, *(f"- {line}" for line in answers(study))]) + "\n"
+    return "\n".join([*map(as_markdown, tables(study)), *(f"- {line}" for line in answers(study))]) + "\n"
 
 
 def page(study: Mapping[str, Any], title: str, seeds: int, recipe: str) -> str:

@@ -125,7 +125,7 @@ class Work:
                 self.report(unit, None)
                 return
             # A run that a dead worker has left behind may have come first.
-            if self._stopping.is_set() or is_training(unit.run):
+            if self._stopping.is_set() or unit.run.is_training:
                 return
             self._attempts[unit] = self._attempts.get(unit, 0) + 1
             if 0 <= code < 128 or self._attempts[unit] >= ATTEMPTS:
@@ -175,21 +175,9 @@ def claimed(unit: Unit) -> Iterator[bool]:
         yield False
         return
     try:
-        yield not is_training(unit.run)
+        yield not unit.run.is_training
     finally:
         claim.release()
-
-
-def is_training(run: Run) -> bool:
-    """Say whether a process trains a run: one whose worker was killed goes on by itself."""
-    lock = run.folder / ".lock"
-    if not lock.is_file():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def last_line(log: Path) -> str:

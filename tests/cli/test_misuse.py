@@ -27,7 +27,10 @@ BEFORE_A_RUN = {
     ),
     "shortened flag": (["fit", "--trainer.max_ep=3"], "did you mean --trainer.max_epochs?"),
     "mistyped subcommand": (["fti"], "did you mean fit?"),
-    "no subcommand": ([], "say what to do: fit, validate, test, predict, export, study; for example: .*demo.yaml"),
+    "no subcommand": (
+        [],
+        "say what to do: fit, validate, test, predict, export, runs, compare, study; for example: .*demo.yaml",
+    ),
     "no number": (["fit", "--model.learning_rate=fast"], "--model.learning_rate fast: expected float"),
     "no whole number": (["fit", "--data.batch_size=1.5"], "--data.batch_size 1.5: expected int"),
     "no split": (["fit", "--data.test_split=dev"], "--data.test_split dev: expected train, validation, test or null"),

@@ -157,13 +157,13 @@ def test_parts_of_a_table_are_not_written_into_a_folder_that_is_a_link(
 ) -> None:
     outside = tmp_path / "outside"
 
-    def plant(folder: Path, sizes: list[int]) -> int:
+    def plant(folder: Path, sizes: list[int]) -> None:
         folder.rename(outside)
         folder.symlink_to(outside)
         raise InputError("stopped here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "count_done", plant)
+        patch.setattr(predict, "find_parts", plant)
         fails(capsys, COMMANDS["predict"])
     before = contents(outside)
     assert ".parts: is a link" in fails(capsys, COMMANDS["predict"])
