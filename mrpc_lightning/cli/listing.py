@@ -59,7 +59,7 @@ def compare_runs(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
     Raises:
         InputError: If scipy is missing, or runs cannot be compared.
     """
-    name = "a run's folder or a checkpoint; or a folder of several runs, which are taken for seeds of one setting"
+    name = "a run's folder; or a folder of several runs, which are taken for seeds of one setting"
     parser.add_argument("runs", nargs="+", metavar="RUN", help=f"{name}; the others are compared with the first")
     parser.add_argument(
         "--split", choices=("validation", "test"), default="validation", help="what `fit`, or `test`, scored"

@@ -10,7 +10,7 @@ from scipy import stats
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.report.metrics import Array, Labels, both, measure, plain
-from mrpc_lightning.run.run import Run, find_checkpoint
+from mrpc_lightning.run.run import Run
 from mrpc_lightning.study import results, statistics
 from mrpc_lightning.study.predictions import Pair, Predictions
 from mrpc_lightning.study.results import METRICS
@@ -48,7 +48,7 @@ def compare(names: Sequence[str], split: str) -> dict[str, Any]:
     `study` does.
 
     Args:
-        names: For each side a run's folder, a checkpoint, or a folder with several runs.
+        names: For each side a run's folder, or a folder with several runs.
         split: "validation", what `fit` scored; or "test", what `test` scored last.
 
     Returns:
@@ -56,9 +56,11 @@ def compare(names: Sequence[str], split: str) -> dict[str, Any]:
         for each other side the pairs of which it predicts something else than the first; and `warnings`.
 
     Raises:
-        InputError: If a side has no such predictions, no pair is common to all, or the sides have different numbers of
-            runs, or other seeds.
+        InputError: If a side has no such predictions or is given twice, no pair is common to all, or the sides share
+            fewer than two seeds.
     """
+    if len({Path(name).resolve() for name in names}) < len(names):
+        raise InputError("compare: the same folder is given twice")
     runs = [find(name) for name in names]
     tables = [[read(run, split) for run in side] for side in runs]
     known = [{pair[1:]: row for row, pair in enumerate(table.pairs)} for side in tables for table in side]
@@ -99,12 +101,17 @@ def find(name: str) -> list[Run]:
         InputError: If there is none.
     """
     folder = Path(name)
-    if folder.is_dir() and not (folder / "checkpoints").is_dir():
-        inside = sorted(path.parent for path in folder.glob("*/config.yaml") if (path.parent / "checkpoints").is_dir())
-        if not inside:
-            raise InputError(f"{name}: is no run, and holds none")
-        return [*map(Run, inside)]
-    return [Run.of(find_checkpoint(name))]
+    if not folder.is_dir():
+        what = "is a file; a run's predictions are those of its best checkpoint" if folder.exists() else "is not there"
+        raise InputError(f"{name}: {what}; give a run's folder, or a folder of runs")
+    if (folder / "config.yaml").is_file():
+        return [Run(folder)]
+    inside = sorted(path.parent for path in folder.glob("*/config.yaml"))
+    if not inside:
+        deeper = sorted({str(path.parents[1]) for path in folder.glob("*/*/config.yaml")})
+        hint = f"holds folders of runs; give these: {' '.join(deeper)}" if deeper else "is no run, and holds none"
+        raise InputError(f"{name}: {hint}")
+    return [*map(Run, inside)]
 
 
 def read(run: Run, split: str) -> Predictions:
@@ -160,6 +167,8 @@ def over_seeds(sides: Sequence[Side], labels: Labels, pairs: Sequence[Pair]) -> 
         InputError: If two sides share fewer than two seeds, or a side has a seed twice.
     """
     settings, scored = [], {}
+    if single := next((side.name for side in sides if len(side.runs) == 1), None):
+        raise InputError(f"{single}: is one run, and another side has several; give one run a side, or several")
     for side in sides:
         runs = []
         for run, seed, positive in zip(side.runs, side.seeds, side.positive, strict=True):
@@ -204,15 +213,17 @@ def render(found: dict[str, Any], kind: str) -> str:
         header = ["against the first", "", "difference", "over pairs", "p", "right alone: first, other", "verdict"]
         table: Rows = [header]
         for one in found["comparisons"]:
-            p = f"{one['p']:.3f}" if "p" in one else "-"
+            p = "-" if "p" not in one else "< 0.001" if one["p"] < 0.001 else f"{one['p']:.3f}"
             alone = f"{one['only_first']:,}, {one['only_other']:,}" if "p" in one else "-"
             numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), p, alone]
             table.append([one["setting"], METRICS[one["metric"]], *numbers, one["verdict"]])
         parts.append(as_markdown(table))
     lines = [f"{count(found['pairs'], 'pair')}; metrics in points; intervals of 95 %"]
+    seeds = "seeds" in found["comparisons"][0]
     for name, differing in found["differing"].items():
         several = ", those furthest apart first:" if len(differing) > 1 else ":" if differing else ""
-        lines.append(f"{name} predicts otherwise: {count(len(differing), 'pair')}{several}")
+        what = "by the mean probability of its runs, " * seeds + name
+        lines.append(f"{what} predicts another class than the first: {count(len(differing), 'pair')}{several}")
         for one in differing[:SHOWN]:
             sentences = " | ".join(shorten(sentence) for sentence in one["sentences"])
             lines.append(f"  idx {one['idx']}, labelled {one['label']}: {one['right']} is right: {sentences}")

@@ -27,8 +27,12 @@ def find(logs: Path, sort: str) -> list[dict[str, Any]]:
         `epoch`, the kept one; accuracy, F1 and loss with `intervals`; `pairs` and `source`, what was scored.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or no such folder.
     """
+    if not logs.is_dir():
+        raise InputError(
+            f"{logs}: {'is no folder' if logs.exists() else 'is not there'}; give a folder that holds runs"
+        )
     recipes = {path.parent: path.stat().st_mtime for path in logs.glob("**/config.yaml") if not path.is_symlink()}
     newest = sorted(recipes, key=lambda folder: recipes[folder], reverse=True)
     runs = [run for run in map(Run, newest) if is_readable(run)]
@@ -81,17 +85,18 @@ def render(runs: Sequence[dict[str, Any]], kind: str) -> str:
         writer.writerows(flat)
         return file.getvalue()
     encoders, sources = ({run[name] for run in runs if run[name]} for name in ("encoder", "source"))
-    header = ["run", "seed", "differs in", "epochs", "F1", "accuracy", "state"]
+    header = ["run", "seed", "differs in", "epochs", "F1", "accuracy", "loss", "state"]
     header += ["encoder"] * (len(encoders) > 1) + ["scored on"] * (len(sources) > 1)
     rows = [header]
     for run in runs:
         settings = ", ".join(f"{key.rpartition('.')[2]} {show(value)}" for key, value in run["settings"].items())
         kept = f"{run['epoch']} of {run['epochs']}" if run["epoch"] else str(run["epochs"] or "-")
         scores = [with_interval(run[name], run["intervals"][name]) for name in ("f1", "accuracy")]
+        scores.append(number(run["loss"]))
         row = [run["folder"], show(run["seed"]), settings or "-", kept, *scores, run["state"]]
         row += [str(run["encoder"])] * (len(encoders) > 1) + [str(run["source"] or "-")] * (len(sources) > 1)
         rows.append(row)
-    notes = ["in brackets: 95 % intervals, over resampled pairs; runs that differ in nothing but the seed differ, too"]
+    notes = ["in brackets: 95 % intervals, over resampled pairs; another seed changes the metrics as well"]
     if len(sources) > 1:
         notes.append("not all were scored on the same pairs: compare only those that were")
     return as_markdown(rows) + "\n" + "".join(f"{note}\n" for note in notes)

@@ -107,7 +107,7 @@ def test_what_is_no_run_is_not_listed(runs: Path, capsys: pytest.CaptureFixture[
     (SLOW / "seed_1/config.yaml").write_text("model: [")
     (SLOW / "seed_2/config.yaml").write_text("a: list")
     assert len(json.loads(answer(capsys, "runs", "tb_logs", "--format=json"))) == 2
-    assert "nothing: holds no run" in fails(capsys, ["runs", "nothing"])
+    assert "nothing: is not there" in fails(capsys, ["runs", "nothing"])
 
 
 def test_a_run_that_was_named_by_a_stranger_does_not_steer_the_terminal(
@@ -181,8 +181,9 @@ def test_equal_models_are_called_different_no_more_often_than_one_in_twenty() ->
 def test_two_seeds_of_one_setting_show_no_difference(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = answer(capsys, "compare", str(SLOW / "seed_1"), str(SLOW / "seed_2"))
     assert text.count("no difference shown") == 2 and "another seed may turn this round" in text
-    same = answer(capsys, "compare", str(FAST / "seed_1"), str(FAST / "seed_1/checkpoints/best.ckpt"))
-    assert "predicts otherwise: 0 pairs\n" in same and same.count("no difference shown") == 2
+    shutil.copytree(FAST / "seed_1", "copy")
+    same = answer(capsys, "compare", str(FAST / "seed_1"), "copy")
+    assert "copy predicts another class than the first: 0 pairs\n" in same and same.count("no difference shown") == 2
 
 
 # compare: several runs a side
@@ -224,9 +225,14 @@ def test_what_cannot_be_compared_is_refused_in_one_line(runs: Path, capsys: pyte
     one, two = str(SLOW / "seed_1"), str(FAST / "seed_1")
     assert "give two runs, or more" in fails(capsys, ["compare", one])
     assert "nowhere" in fails(capsys, ["compare", one, "nowhere"])
-    assert "is no run, and holds none" in fails(capsys, ["compare", one, "tb_logs"])
+    Path("empty").mkdir()
+    assert "empty: is no run, and holds none" in fails(capsys, ["compare", one, "empty"])
+    assert f"holds folders of runs; give these: {FAST} {SLOW}" in fails(capsys, ["compare", one, "tb_logs"])
+    assert "best.ckpt: is a file" in fails(capsys, ["compare", one, f"{two}/checkpoints/best.ckpt"])
+    assert "the same folder is given twice" in fails(capsys, ["compare", one, f"{one}/"])
     assert "run `test`, or give another --split" in fails(capsys, ["compare", one, two, "--split=test"])
-    assert "shares fewer than two seeds" in fails(capsys, ["compare", str(SLOW), two])
+    assert f"{two}: is one run, and another side has several" in fails(capsys, ["compare", str(SLOW), two])
+    assert f"{two}: is one run, and another side has several" in fails(capsys, ["compare", two, str(SLOW)])
     change(FAST / "seed_2/metrics.json", seed=1)
     assert "the same seed" in fails(capsys, ["compare", str(SLOW), str(FAST)])
     lines = table(FAST / "seed_1").read_text(encoding="utf-8").splitlines(keepends=True)
