@@ -14,7 +14,7 @@ from mrpc_lightning.run.run import Run
 from mrpc_lightning.study import results, statistics
 from mrpc_lightning.study.predictions import Pair, Predictions
 from mrpc_lightning.study.results import METRICS
-from mrpc_lightning.study.tables import Rows, bounds, of_differences, points, spread
+from mrpc_lightning.study.tables import Rows, answers, bounds, of_differences, points, spread
 from mrpc_lightning.text import as_markdown, count, printable, shorten
 
 SHOWN = 10  # pairs on which two sides differ
@@ -227,5 +227,7 @@ def render(found: dict[str, Any], kind: str) -> str:
         for one in differing[:SHOWN]:
             sentences = " | ".join(shorten(sentence) for sentence in one["sentences"])
             lines.append(f"  idx {one['idx']}, labelled {one['label']}: {one['right']} is right: {sentences}")
+    if seeds:
+        lines += answers({"comparisons": found["comparisons"], "best_of": {}, "settings": [], "warnings": []})
     lines += [f"warning: {warning}" for warning in found["warnings"]]
     return "\n".join([*parts, *map(printable, lines)]) + "\n"

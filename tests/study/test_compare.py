@@ -199,7 +199,7 @@ def test_folders_of_runs_are_compared_seed_by_seed(runs: Path, capsys: pytest.Ca
     assert row["mean"] == pytest.approx(numpy.mean(scores[FAST]) - numpy.mean(scores[SLOW]), abs=1e-12)
     assert row["seeds"] == 2 and row["verdict"] == "too few seeds to tell"
     assert [side["f1"]["mean"] for side in found["sides"]] == pytest.approx(list(map(numpy.mean, scores.values())))
-    assert "too few seeds" in answer(capsys, "compare", str(SLOW), str(FAST))
+    assert f"{FAST} against {SLOW}: too few seeds to tell; " in answer(capsys, "compare", str(SLOW), str(FAST))
 
 
 # compare: what does not fit
