@@ -1,7 +1,6 @@
 """`main(args)`: one command from its words to its end, with every mistake said in one line."""
 
 import contextlib
-import errno
 import inspect
 import os
 import re
@@ -10,9 +9,9 @@ import sys
 from mrpc_lightning.cli import commands, listing
 from mrpc_lightning.cli.build import CLI
 from mrpc_lightning.cli.console import quieten
-from mrpc_lightning.cli.instant import answer_at_once, is_list, raise_usage
+from mrpc_lightning.cli.instant import answer_at_once, failing_in_one_line, is_list
 from mrpc_lightning.cli.parser import SECTIONS
-from mrpc_lightning.errors import InputError, Stopped
+from mrpc_lightning.errors import Stopped
 from mrpc_lightning.run.signals import stopping_at_once
 
 
@@ -36,10 +35,8 @@ def main(args: list[str] | None = None) -> CLI | None:
         dashes = [word == "-" and each for word, each in zip(words, alone, strict=False)]
         words = ["--data.predict_file=-" if dash else word for word, dash in zip(words, dashes, strict=True)]
     debug = "--debug" in words
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
     try:
-        with contextlib.ExitStack() as ending, stopping_at_once():
+        with failing_in_one_line(debug, with_dashes), contextlib.ExitStack() as ending, stopping_at_once():
             cli = CLI(command, words[1:], ending)
             commands.run(cli)
             return cli
@@ -49,19 +46,6 @@ def main(args: list[str] | None = None) -> CLI | None:
                 # The cursor may stand behind a progress bar.
                 sys.stderr.write("\n" * sys.stderr.isatty() + f"{stopped}\n")
         sys.exit(128 + stopped.signum)
-    except InputError as error:
-        if debug:
-            raise
-        raise_usage(with_dashes(str(error)))
-    except OSError as error:
-        if error.filename is not None and not debug:
-            raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")
-        if debug or error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
-            raise
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # else Python complains of it again when it ends
-        if error.errno == errno.EPIPE:  # `| head` has read enough
-            sys.exit(128 + 13)
-        raise_usage(f"the output cannot be written: {error.strerror or error}")
 
 
 def with_dashes(message: str) -> str:

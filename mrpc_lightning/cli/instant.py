@@ -1,13 +1,16 @@
 """What happens before anything heavy is imported: quick answers, and how the process is set up."""
 
+import contextlib
 import ctypes
 import difflib
+import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from mrpc_lightning import __version__, demo
+from mrpc_lightning.errors import InputError
 
 SUBCOMMANDS = {
     "fit": "train, keep the best checkpoint, and score it",
@@ -64,6 +67,33 @@ def answer_at_once(words: Sequence[str]) -> str:
 def is_list(command: str) -> bool:
     """Say whether a subcommand looks at runs that are there, which `cli.listing` does."""
     return command in ("runs", "compare")
+
+
+@contextlib.contextmanager
+def failing_in_one_line(debug: bool, explain: Callable[[str], str] = str) -> Iterator[None]:
+    """Print what goes wrong in one line and exit with code 2.
+
+    Args:
+        debug: Whether an error keeps its traceback.
+        explain: What makes a message of an `InputError`'s text.
+    """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
+    try:
+        yield
+    except InputError as error:
+        if debug:
+            raise
+        raise_usage(explain(str(error)))
+    except OSError as error:
+        if error.filename is not None and not debug:
+            raise_usage(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if debug or error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE):
+            raise
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # else Python complains of it again when it ends
+        if error.errno == errno.EPIPE:  # `| head` has read enough
+            sys.exit(128 + 13)
+        raise_usage(f"the output cannot be written: {error.strerror or error}")
 
 
 def raise_usage(message: str) -> NoReturn:

@@ -1,15 +1,12 @@
 """`runs` and `compare`: what looks at runs that are there, and needs no Trainer."""
 
 import argparse
-import errno
-import os
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from mrpc_lightning.cli.instant import SUBCOMMANDS, raise_usage
+from mrpc_lightning.cli.instant import SUBCOMMANDS, failing_in_one_line, raise_usage
 from mrpc_lightning.errors import InputError
 
 
@@ -30,16 +27,9 @@ def main(command: str, words: Sequence[str]) -> None:
     """
     what = f"{SUBCOMMANDS[command].capitalize()}."
     parser = Parser(prog=f"python -m mrpc_lightning {command}", description=what, allow_abbrev=False)
-    try:
+    with failing_in_one_line(debug=False):
         answer = list_runs(parser, words) if command == "runs" else compare_runs(parser, words)
         print(answer, end="", flush=True)
-    except InputError as error:
-        raise_usage(str(error))
-    except OSError as error:
-        if error.errno != errno.EPIPE:
-            raise
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # `| head` has read enough
-        sys.exit(128 + 13)
 
 
 def list_runs(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:

@@ -14,11 +14,10 @@ from mrpc_lightning.run.run import Run
 from mrpc_lightning.study import results, statistics
 from mrpc_lightning.study.predictions import Pair, Predictions
 from mrpc_lightning.study.results import METRICS
-from mrpc_lightning.study.tables import Rows, answers, bounds, of_differences, points, spread
+from mrpc_lightning.study.tables import Rows, bounds, of_differences, points, spread, verdicts
 from mrpc_lightning.text import as_markdown, count, printable, shorten
 
 SHOWN = 10  # pairs on which two sides differ
-KINDS = ("trainer_precision", "device")
 
 
 class Side(NamedTuple):
@@ -71,11 +70,7 @@ def compare(names: Sequence[str], split: str) -> dict[str, Any]:
     places = iter(numpy.array([rows[pair[1:]] for pair in pairs]) for rows in known)
     stacked = [numpy.stack([table.positive[next(places)] for table in side]) for side in tables]
     sides = [Side(*one) for one in zip(names, runs, stacked, strict=True)]
-    warnings = [
-        f"the runs differ in {name.replace('_', ' ')}: {', '.join(kinds)}"
-        for name in KINDS
-        if len(kinds := sorted({str(run.metrics.get(name)) for side in runs for run in side})) > 1
-    ]
+    warnings = results.name_differences([run.metrics for side in runs for run in side])
     if (most := max(len(table.pairs) for side in tables for table in side)) > len(pairs):
         warnings.append(f"{len(pairs):,} pairs were scored by all; some scored up to {most:,}")
     if all(len(side.runs) == 1 for side in sides):
@@ -207,8 +202,8 @@ def render(found: dict[str, Any], kind: str) -> str:
     rows: Rows = [["", "runs", "F1", "accuracy"]]
     rows += [[one["name"], str(len(one["runs"])), spread(one["f1"]), spread(one["accuracy"])] for one in found["sides"]]
     parts = [as_markdown(rows)]
-    if "seeds" in found["comparisons"][0]:
-        parts.append(as_markdown(of_differences({"comparisons": found["comparisons"]})))
+    if seeds := "seeds" in found["comparisons"][0]:
+        parts.append(as_markdown(of_differences(found["comparisons"])))
     else:
         header = ["against the first", "", "difference", "over pairs", "p", "right alone: first, other", "verdict"]
         table: Rows = [header]
@@ -219,7 +214,6 @@ def render(found: dict[str, Any], kind: str) -> str:
             table.append([one["setting"], METRICS[one["metric"]], *numbers, one["verdict"]])
         parts.append(as_markdown(table))
     lines = [f"{count(found['pairs'], 'pair')}; metrics in points; intervals of 95 %"]
-    seeds = "seeds" in found["comparisons"][0]
     for name, differing in found["differing"].items():
         several = ", those furthest apart first:" if len(differing) > 1 else ":" if differing else ""
         what = "by the mean probability of its runs, " * seeds + name
@@ -228,6 +222,6 @@ def render(found: dict[str, Any], kind: str) -> str:
             sentences = " | ".join(shorten(sentence) for sentence in one["sentences"])
             lines.append(f"  idx {one['idx']}, labelled {one['label']}: {one['right']} is right: {sentences}")
     if seeds:
-        lines += answers({"comparisons": found["comparisons"], "best_of": {}, "settings": [], "warnings": []})
+        lines += verdicts(found["comparisons"])
     lines += [f"warning: {warning}" for warning in found["warnings"]]
     return "\n".join([*parts, *map(printable, lines)]) + "\n"

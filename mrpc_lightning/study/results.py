@@ -154,16 +154,21 @@ def check_alike(settings: Sequence[Mapping[str, Any]], scored: Mapping[str, Pred
         settings: The settings, as study.json has them.
         scored: What each run, by its folder, was scored on.
     """
-    everything = [run for setting in settings for run in setting["runs"]]
-    warnings = []
-    for name in ("trainer_precision", "device"):
-        if len(kinds := sorted({str(run[name]) for run in everything})) > 1:
-            warnings.append(f"the runs differ in {name.replace('_', ' ')}: {', '.join(kinds)}")
+    warnings = name_differences([run for setting in settings for run in setting["runs"]])
     if warnings and "precision" in warnings[0]:
         return False, [f"{warnings[0]}; nothing is compared: give trainer.precision", *warnings[1:]]
     if len({one.pairs for one in scored.values()}) > 1:
         return False, [*warnings, "the runs were scored on different pairs; nothing is compared"]
     return True, warnings
+
+
+def name_differences(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say in which of number format and hardware runs differ, from their metrics."""
+    warnings = []
+    for name in ("trainer_precision", "device"):
+        if len(kinds := sorted({str(run.get(name)) for run in runs})) > 1:
+            warnings.append(f"the runs differ in {name.replace('_', ' ')}: {', '.join(kinds)}")
+    return warnings
 
 
 def compare(settings: Sequence[Mapping[str, Any]], scored: Mapping[str, Predictions]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ BASELINES = {"baseline_f1": "the same prediction for every pair", "overlap_f1": 
 
 def tables(study: Mapping[str, Any]) -> list[Rows]:
     """Return the tables in points, each with its header: settings; differences; several models as one; folds."""
-    found = [of_settings(study), of_differences(study), of_several(study), of_folds(study)]
+    found = [of_settings(study), of_differences(study["comparisons"]), of_several(study), of_folds(study)]
     return [rows for rows in found if len(rows) > 1]
 
 
@@ -32,11 +32,11 @@ def of_settings(study: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def of_differences(study: Mapping[str, Any]) -> Rows:
+def of_differences(comparisons: Sequence[Mapping[str, Any]]) -> Rows:
     """Return the table of the differences from the first setting."""
     header = "against the first||difference|over seeds|over seeds and pairs|p, Holm|P(better)|seeds for 1 point|verdict"
     rows = [header.split("|")]
-    for one in study["comparisons"]:
+    for one in comparisons:
         numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), bounds(one["over_pairs"])]
         last = [f"{one['p']:.3f}", f"{one['better']:.2f}", str(one["needed"] or "-"), one["verdict"]]
         rows.append([one["setting"], METRICS[one["metric"]], *numbers, *last])
@@ -71,10 +71,10 @@ def of_folds(study: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def answers(study: Mapping[str, Any]) -> list[str]:
-    """Return what the study says of each other setting's F1, in a sentence, and its warnings."""
+def verdicts(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what comparisons say of each other setting's F1, in a sentence."""
     lines = []
-    for one in (one for one in study["comparisons"] if one["metric"] == "f1"):
+    for one in (one for one in comparisons if one["metric"] == "f1"):
         low, high = one["interval"] or (0, 0)
         why = ", as p is not below 0.05" * (low > 0 or high < 0) or ", as the interval holds 0" * bool(one["interval"])
         verdict = one["verdict"] + why * (one["verdict"] == "no difference shown")
@@ -83,6 +83,12 @@ def answers(study: Mapping[str, Any]) -> list[str]:
         found = f"{points(one['mean'], '{:+.2f}')} points of F1 over {one['seeds']} seeds"
         sure = f", 95 % interval {bounds(one['interval'])}, p {one['p']:.3f}" if one["interval"] else ""
         lines.append(f"{one['setting']} against {one['against']}: {verdict}; {found}{sure}")
+    return lines
+
+
+def answers(study: Mapping[str, Any]) -> list[str]:
+    """Return what the study says of each other setting's F1, in a sentence, and its warnings."""
+    lines = verdicts(study["comparisons"])
     if study["best_of"]:
         sizes = ", ".join(f"{points(value)} of {size}" for size, value in study["best_of"].items())
         lines.append(
@@ -125,7 +131,7 @@ def page(study: Mapping[str, Any], title: str, seeds: int, recipe: str) -> str:
         pictures=pictures,
         recipe=recipe,
         settings=of_settings(study),
-        differences=of_differences(study),
+        differences=of_differences(study["comparisons"]),
         several=of_several(study),
         folds=of_folds(study),
         against=study["settings"][0]["name"],

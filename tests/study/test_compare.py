@@ -253,4 +253,6 @@ def test_both_are_commands_with_their_own_help(runs: Path) -> None:
         shown = command([name, "--help"])
         assert shown.returncode == 0 and "--format" in shown.stdout and shown.stderr == ""
         assert is_one_line(command([name, "--nonsense"]))
+    narrow = command(["compare", str(SLOW), str(FAST)], PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert narrow.returncode == 0 and "\\xb1" in narrow.stdout and narrow.stderr == ""
     assert comparing.SHOWN < 25
