@@ -121,8 +121,10 @@ class StopRequest:
         pace = (step - before) / max(clock - since, 1e-3)  # optimizer steps a second
         asked = torch.tensor([self.signum, -max(1, min(round(pace), 100))], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-        self._next_step, self._asked = step - int(asked[1]), (step, clock)
-        return int(asked[0])
+        signum, steps = int(asked[0]), -int(asked[1])
+        # A validation that ends before the run stops has heard the signal, too: then the next step must ask.
+        self._next_step, self._asked = step + (0 if signum else steps), (step, clock)
+        return signum
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:

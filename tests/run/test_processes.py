@@ -86,13 +86,13 @@ def test_two_processes_halve_the_steps_and_agree_with_one_on_every_prediction(
 def test_a_run_on_two_processes_goes_on_as_though_it_had_not_stopped(
     project: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    words = ["fit", *arguments, "--trainer.max_epochs=6", "--early_stopping.patience=6", "--checkpoint_every=1"]
+    words = ["fit", *arguments, "--trainer.max_epochs=8", "--early_stopping.patience=8", "--checkpoint_every=1"]
     run(words, devices=2)
     kept = tmp_path_factory.mktemp("finished")
     shutil.move("tb_logs", kept)
 
     run(words, devices=2, code=ONE_IS_STOPPED, exit_code=128 + signal.SIGTERM)
-    assert 9 <= load(LAST)["global_step"] < 6 * 4
+    assert 9 <= load(LAST)["global_step"] <= 16  # the processes ask each other in each validation, every 4 steps
     run(["fit", "--ckpt_path=last"], devices=2)
     assert differences(load(kept / RUN / "checkpoints/last.ckpt"), load(LAST)) == []
 

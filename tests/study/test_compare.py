@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import pytest
 from filelock import FileLock
-from helpers import command, copy_to, fails, is_one_line, read_predictions, train
+from helpers import Forked, command, copy_to, fails, read_predictions, train
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar
@@ -250,9 +250,11 @@ def test_what_the_machine_changed_is_said(runs: Path, capsys: pytest.CaptureFixt
 
 def test_both_are_commands_with_their_own_help(runs: Path) -> None:
     for name in ("runs", "compare"):
-        shown = command([name, "--help"])
-        assert shown.returncode == 0 and "--format" in shown.stdout and shown.stderr == ""
-        assert is_one_line(command([name, "--nonsense"]))
+        shown, refused = (Forked([name, word]) for word in ("--help", "--nonsense"))
+        printed, errors = shown.communicate(60)
+        assert shown.returncode == 0 and "--format" in printed and errors == ""
+        _, errors = refused.communicate(60)
+        assert refused.returncode == 2 and errors.startswith("error: ") and errors.count("\n") == 1
     narrow = command(["compare", str(SLOW), str(FAST)], PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert narrow.returncode == 0 and "\\xb1" in narrow.stdout and narrow.stderr == ""
     assert comparing.SHOWN < 25
