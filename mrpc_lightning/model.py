@@ -14,7 +14,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
 from mrpc_lightning.nn.metrics import COUNTS, METRICS, EpochMetrics
 from mrpc_lightning.nn.optim import Schedule, make_schedule, parameter_groups
-from mrpc_lightning.nn.speedups import make_fast
+from mrpc_lightning.nn.speedups import fast_for_inference, make_fast
 from mrpc_lightning.nn.values import check_values, is_plain
 from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
 from mrpc_lightning.pairs.tables import Prediction, fill, is_table
@@ -115,7 +115,6 @@ class ParaphraseClassifier(LightningModule):
             raise InputError(f"its weights do not fit its own configuration: {reason}") from error
         return model
 
-    @torch.inference_mode()
     def predict(self, pairs: Any, batch_size: int = 64) -> Any:
         """Say of pairs of sentences whether they mean the same, in the precision of the run's training.
 
@@ -125,13 +124,12 @@ class ParaphraseClassifier(LightningModule):
             batch_size: Pairs that are computed together at most.
 
         Returns:
-            A list of a `Prediction` for each pair, in their order; or the table with predictions in new columns, see
-            `pairs.tables.fill`.
+            A list of a `Prediction` for each pair, in their order; or the table with new columns: `pairs.tables.fill`.
 
         Raises:
             InputError: If there is no tokenizer, something is no pair of sentences, or a column is missing.
         """
-        if self.tokenizer is None:
+        if self.tokenizer is None or self.model is None:
             raise InputError("no tokenizer: load the model with Predictor.from_run, or train it first")
         if is_table(pairs):
             return fill(pairs, self.columns, self.hparams["label_names"], lambda some: self.predict(some, batch_size))
@@ -140,11 +138,12 @@ class ParaphraseClassifier(LightningModule):
         orders = [table, swap(table)] if self.hparams["symmetric"] else [table]
         given, *swapped = (tokenize(self.tokenizer, order, self.max_length)[0] for order in orders)
         batches = EvaluationBatches(lengths(given), batch_size)
-        training, found = self.training, torch.empty(len(table), 2)
+        training, dtype, found = self.training, self.autocast_dtype, torch.empty(len(table), 2)
+        autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
         self.eval()
-        for rows, batch in zip(batches, make_loader(given, self.tokenizer, batches, *swapped), strict=True):
-            batch = self.transfer_batch_to_device(batch, self.device, 0)
-            with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+        with fast_for_inference(self.model, self.device, dtype), torch.inference_mode(), autocast:
+            for rows, batch in zip(batches, make_loader(given, self.tokenizer, batches, *swapped), strict=True):
+                batch = self.transfer_batch_to_device(batch, self.device, 0)
                 found[rows] = self.predict_step(batch, 0).cpu().view(len(rows), -1, 2).mean(dim=1)
         self.train(training)
         names = self.hparams["label_names"]
@@ -178,7 +177,8 @@ class ParaphraseClassifier(LightningModule):
     def configure_model(self) -> None:
         """Make the encoder fast on the Trainer's device."""
         if self.model is not None and self._trainer is not None:  # load_from_checkpoint calls this before either
-            make_fast(self.model, self.trainer.strategy.root_device, self.hparams["compile"])
+            device, compiled = self.trainer.strategy.root_device, self.hparams["compile"] and self.trainer.training
+            make_fast(self.model, device, compiled)
 
     def load_finetuned(self) -> None:
         """Load an encoder that was fine-tuned elsewhere, to score it as it is.

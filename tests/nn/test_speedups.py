@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.models.bert.modeling_bert import BertAttention, BertLayer
 
-from mrpc_lightning.nn.speedups import BERT_LAYERS, PLAIN_ATTENTION, Dropout, drop, make_fast, make_plain
+from mrpc_lightning.nn.speedups import (
+    BERT_LAYERS,
+    PLAIN_ATTENTION,
+    Dropout,
+    cast_once,
+    drop,
+    fast_for_inference,
+    make_fast,
+    make_plain,
+)
 
 CPU = torch.device("cpu")
 SHAPE = {
@@ -172,6 +181,37 @@ def test_the_head_ignores_padding() -> None:
     logits = model(**batch).logits
     batch["input_ids"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 7)
     assert torch.equal(model(**batch).logits, logits)
+
+
+@pytest.mark.parametrize("kind", PLAIN_ATTENTION)
+def test_weights_cast_once_give_what_autocast_gives_and_are_as_they_were_afterwards(kind: str) -> None:
+    model, batch = make_encoder(kind).eval(), make_batch()
+    before = {name: (value.data_ptr(), value.dtype) for name, value in model.named_parameters()}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(**batch).logits
+    with cast_once(model, torch.bfloat16):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model(**batch).logits, expected)
+        assert model.base_model.get_input_embeddings().weight.dtype == torch.float32
+        assert sum(one.dtype == torch.bfloat16 for one in model.parameters()) > 10
+        with cast_once(model, torch.bfloat16):
+            pass
+    assert {name: (value.data_ptr(), value.dtype) for name, value in model.named_parameters()} == before
+    with pytest.raises(KeyboardInterrupt), cast_once(model, torch.bfloat16):
+        raise KeyboardInterrupt
+    assert {name: (value.data_ptr(), value.dtype) for name, value in model.named_parameters()} == before
+
+
+def test_an_encoder_is_fast_for_a_prediction_alone() -> None:
+    model, batch = make_encoder("bert").eval(), make_batch()
+    whole = model.base_model(**batch)[0]
+    with fast_for_inference(model, CPU, None):
+        assert model.base_model(**batch)[0].shape == (5, 1, 32)
+    assert torch.equal(model.base_model(**batch)[0], whole)
+    make_fast(model, CPU)
+    with fast_for_inference(model, CPU, None):
+        pass
+    assert model.base_model(**batch)[0].shape == (5, 1, 32), "one that was fast stays so"
 
 
 def test_what_is_saved_says_nothing_of_how_it_was_computed(tmp_path: Path) -> None:
