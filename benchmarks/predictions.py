@@ -1,14 +1,14 @@
 """Pairs a second of a trained model in code: this project, transformers' pipeline and ONNX Runtime, in turns.
 
     python -m pip install -e ".[onnx]"
-    python benchmarks/predictions.py --out bench         # after compare.py, whose encoder and pairs it takes
+    python -m mrpc_lightning export --to model --onnx --int8
+    python benchmarks/predictions.py model
 
-Every contestant gets the same list of pairs and returns a probability for each, tokenizing included. All of them are
-loaded once, and warmed; then each round times all of them, in an order that changes from round to round.
+Every contestant gets the same list of pairs of MRPC and returns a probability for each, tokenizing included. All of
+them are loaded once, and warmed; then each round times all of them, in an order that changes from round to round.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -30,12 +30,14 @@ def pipeline(folder: Path, dtype: str, batch_size: int, is_sorted: bool) -> Pred
 
     classify: Any = pipeline("text-classification", model=str(folder), dtype=getattr(torch, dtype), device="cpu")
 
+    positive = classify.model.config.id2label[1]
+
     def predict(pairs: Pairs) -> list[float]:
         order = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i]))) if is_sorted else range(len(pairs))
         rows = [{"text": pairs[i][0], "text_pair": pairs[i][1]} for i in order]
         found = classify(rows, batch_size=batch_size, truncation=True, max_length=128, top_k=None)
         shares = {
-            i: next(x["score"] for x in one if x["label"].endswith("1")) for i, one in zip(order, found, strict=True)
+            i: next(x["score"] for x in one if x["label"] == positive) for i, one in zip(order, found, strict=True)
         }
         return [shares[i] for i in range(len(pairs))]
 
@@ -79,42 +81,29 @@ def ours(folder: Path, is_bf16: bool) -> Predict:
     return lambda pairs: [[*one.probabilities.values()][1] for one in predictor.predict(pairs)]
 
 
-def prepare(out: Path) -> Path:
-    """Write the model as `export --onnx --int8` does, with the head that it has, trained or not."""
-    from mrpc_lightning import MRPCDataModule
-    from mrpc_lightning.deploy.export import to_onnx
-    from mrpc_lightning.nn.encoder import load_encoder
-
-    folder = out / "exported"
-    if not folder.is_dir():
-        encoder = load_encoder(str(out / "encoder"), None, True, ["0", "1"]).eval()
-        data = MRPCDataModule(
-            str(out / "encoder"), train_file=str(out / "train.jsonl"), validation_file=str(out / "validation.jsonl")
-        )
-        encoder.save_pretrained(folder)
-        data.load_tokenizer().save_pretrained(folder)
-        to_onnx(encoder, data, folder, int8=True)
-    return folder
-
-
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="compare.py's folder")
-    parser.add_argument("--pairs", type=int, default=1024, help="the first so many training pairs")
+    parser.add_argument("folder", type=Path, help="what export --onnx --int8 wrote")
+    parser.add_argument("--data_dir", help="folder of MRPC's files; without it the Hub's")
+    parser.add_argument("--pairs", type=int, default=1725, help="the first so many of the test split")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--profile", action="store_true", help="say where this project's time goes, and end")
     asked = parser.parse_args()
     keep_memory()
 
     import torch
-    from clock import read_pairs
+    from compare import cpu_name
 
-    from mrpc_lightning.run.throughput import matrix_flops
+    from mrpc_lightning import MRPCDataModule, Predictor
+    from mrpc_lightning.pairs.tokens import lengths
+    from mrpc_lightning.run.throughput import matrix_flops, model_flops
 
-    folder = prepare(asked.out)
-    columns = read_pairs(asked.out / "train.jsonl")
-    pairs = list(zip(columns["sentence1"], columns["sentence2"], strict=True))[: asked.pairs]
+    folder = asked.folder
+    data = MRPCDataModule(str(folder), data_dir=asked.data_dir)
+    data.setup("predict")
+    rows = data.pairs["predict"].select(range(min(asked.pairs, len(data.pairs["predict"]))))
+    pairs = list(zip(rows["sentence1"], rows["sentence2"], strict=True))
     if asked.profile:
         return profile(ours(folder, True), pairs)
     contestants = {
@@ -137,13 +126,13 @@ def main() -> None:
             start = time.perf_counter()
             contestants[name](pairs)
             seconds[name].append(time.perf_counter() - start)
-    facts = json.loads((asked.out / "facts.json").read_text())
-    # A prediction takes a third of a training step's products: forward, without the two of backward.
-    limit = max(rates) / (facts["flops_per_pair"] / 3)
+    model = Predictor.from_run(folder).model
+    # A third of what `model_flops` counts for a training step: forward alone.
+    limit = max(rates) / (model_flops(model) / 3 * lengths(data.tokens["predict"])[: len(pairs)].mean())
     print(
-        f"{facts['machine']}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"{facts['parameters'] / 1e6:.1f} M parameters, {len(pairs):,} pairs; bf16 matrices at {max(rates) / 1e12:.2f} "
-        f"TFLOP/s, a limit of {limit:.0f} pairs/s\n"
+        f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"{sum(one.numel() for one in model.parameters()) / 1e6:.1f} M parameters, {len(pairs):,} pairs; bf16 matrices "
+        f"at {max(rates) / 1e12:.2f} TFLOP/s, a limit of {limit:.0f} pairs/s\n"
     )
     print("| | pairs/s | ours is faster by, median [range] | share of the limit | furthest from fp32 | other answers |")
     print("|---|---|---|---|---|---|")

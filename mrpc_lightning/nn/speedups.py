@@ -3,10 +3,12 @@
 Each part answers a line of the profile in benchmarks/README.md.
 """
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -14,11 +16,14 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from mrpc_lightning.nn.precision import bf16_instructions
+
 # Encoders whose attention is the plain one: tests/nn/test_speedups.py compares each with what transformers computes.
 PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
 # Those whose layers are BERT's, and whose head looks at the first token alone.
 BERT_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 ATTENTION = "mrpc_lightning"
+ROWS = 1024  # that a packed layer is laid out for, about 20 pairs; others it computes as well
 SHAPES = 1024  # of batches that may be compiled; PyTorch's own limit is 8, beyond which it computes uncompiled
 
 
@@ -43,6 +48,11 @@ def make_fast(model: PreTrainedModel, device: torch.device, compiled: bool = Fal
             last.forward = MethodType(attend_from_first_token, last)
         if on_cpu:
             _replace_dropout(model, nn.Dropout, Dropout)
+            for module in model.modules():
+                if type(module) is nn.Linear:
+                    vars(module)["forward"] = Packed(module)
+            for layer in encoder.layer if first_token and config.hidden_act == "gelu" else ():
+                vars(layer.intermediate)["forward"] = Packed(layer.intermediate.dense, "gelu")
             if config.model_type in PLAIN_ATTENTION:
                 vars(model)["plain_attention"] = config._attn_implementation
                 config._attn_implementation = ATTENTION  # neither saved nor exported
@@ -65,7 +75,8 @@ def make_plain(model: PreTrainedModel) -> None:
     """Undo what `make_fast` did to an encoder, but for compiling."""
     vars(model).pop("fast", None)
     for module in model.modules():
-        if getattr(module.forward, "__func__", None) is attend_from_first_token:
+        made = vars(module).get("forward")
+        if isinstance(made, Packed) or getattr(made, "__func__", None) is attend_from_first_token:
             del module.forward
     _replace_dropout(model, Dropout, nn.Dropout)
     config: Any = model.config
@@ -74,39 +85,63 @@ def make_plain(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def fast_for_inference(model: PreTrainedModel, device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """Let an encoder predict faster for a while, as `make_fast` and `cast_once` do, and then be as it was."""
+def fast(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
+    """Let an encoder be fast for a while, as `make_fast` makes it, and then be as it was."""
     was_fast = "fast" in vars(model)
     if not was_fast:
         make_fast(model, device)
     try:
-        with cast_once(model, dtype):
-            yield
+        yield
     finally:
         if not was_fast:
             make_plain(model)
 
 
-@contextmanager
-def cast_once(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Hold the weights of the linear layers for a while in the number format that autocast casts them to each time.
+class Packed:
+    """Compute a linear layer, maybe with GELU, where no gradients are asked for, by oneDNN and in its own layout.
 
-    What is computed stays the same to the last bit. PyTorch's cache of casts does not serve in inference mode.
-
-    Args:
-        model: The model.
-        dtype: What autocast computes in. None: there is no autocast, and nothing is done.
+    Autocast would cast the weights at each call; PyTorch's float32 product (MKL's) takes twice as long on CPUs of AMD.
+    The copy of the weights is made at the first call and again whenever the weights have changed.
     """
-    linear = [module for module in model.modules() if type(module) is nn.Linear] if dtype is not None else []
-    parameters = [one for module in linear for one in module.parameters() if one.dtype == torch.float32]
-    kept = [one.data for one in parameters]
-    try:
-        for parameter in parameters:
-            parameter.data = parameter.data.to(dtype)
-        yield
-    finally:
-        for parameter, values in zip(parameters, kept, strict=True):
-            parameter.data = values.to(parameter.device)  # a Trainer may have moved the model meanwhile
+
+    _copy: Tensor | None = None
+    _made_from: tuple[Any, ...] = ()
+
+    def __init__(self, layer: nn.Linear, activation: Literal["none", "gelu"] = "none") -> None:
+        self.layer, self.activation = layer, activation
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return the layer's output: of shape (..., outputs), for values of shape (..., inputs)."""
+        weight: Tensor = self.layer.weight
+        bias: Tensor | None = self.layer.bias
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
+        if torch.is_grad_enabled() or weight.is_inference() or dtype not in packable():
+            self._copy, self._made_from = None, ()
+            plain = nn.functional.linear(values, weight, bias)
+            return nn.functional.gelu(plain) if self.activation == "gelu" else plain
+        # The alias keeps the address from being used for other weights.
+        made_from = dtype, weight.data_ptr(), weight._version, weight.data
+        if made_from[:3] != self._made_from[:3]:
+            self._copy = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
+            self._made_from = made_from
+        bias = None if bias is None else bias.to(dtype)
+        exactly = "none"  # GELU, not its approximation by tanh
+        compute: Any = torch.ops.mkldnn._linear_pointwise
+        found: Tensor = compute(values.to(dtype), self._copy, bias, self.activation, [], exactly)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made from."""
+        return {"layer": self.layer, "activation": self.activation}
+
+
+@cache
+def packable() -> tuple[torch.dtype, ...]:
+    """Return the number formats in which packed layers compute on this CPU; none where it was not tried."""
+    operators = "_reorder_linear_weight", "_linear_pointwise"
+    if platform.machine() not in ("x86_64", "AMD64") or not all(hasattr(torch.ops.mkldnn, one) for one in operators):
+        return ()
+    return (torch.float32, torch.bfloat16) if bf16_instructions() else (torch.float32,)
 
 
 def _replace_dropout(model: nn.Module, old: type[nn.Dropout], new: type[nn.Dropout]) -> None:

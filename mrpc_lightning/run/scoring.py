@@ -4,20 +4,15 @@ from typing import Any
 
 import numpy
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
-
-from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.nn.speedups import fast_for_inference
-from mrpc_lightning.run.throughput import DTYPES
 
 Array = NDArray[numpy.float64]
 
 
 def score(
-    trainer: Trainer, model: ParaphraseClassifier, loader: DataLoader[Any], checkpoint: str | None = None
+    trainer: Trainer, model: LightningModule, loader: DataLoader[Any], checkpoint: str | None = None
 ) -> tuple[NDArray[numpy.int64], Array]:
     """Return the rows that were scored, in ascending order, and the probabilities of each row's two classes.
 
@@ -34,14 +29,8 @@ def score(
     # The loader is ready: a data module of a fit that came before need not be set up for prediction.
     owner: Any = trainer
     data, owner.datamodule = owner.datamodule, None
-    assert model.model is not None
-    # A checkpoint's weights replace those that are there, so these are left as they are.
-    is_mixed = isinstance(trainer.precision_plugin, MixedPrecision) and checkpoint is None
-    dtype = DTYPES[str(trainer.precision).split("-")[0]] if is_mixed else None
-    options: dict[str, Any] = {"return_predictions": True, "ckpt_path": checkpoint, "weights_only": True}
     try:
-        with fast_for_inference(model.model, trainer.strategy.root_device, dtype):
-            outputs: Any = trainer.predict(model, loader, **options)
+        outputs: Any = trainer.predict(model, loader, return_predictions=True, ckpt_path=checkpoint, weights_only=True)
     finally:
         owner.datamodule = data
     found: Array = torch.cat(outputs).cpu().double().numpy()

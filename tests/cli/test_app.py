@@ -76,7 +76,7 @@ def test_fit_then_test_then_predict(project: Path, arguments: list[str], capsys:
 
 
 def test_validation_loss_is_the_mean_over_pairs_not_over_batches(project: Path, arguments: list[str]) -> None:
-    fitted = main(["fit", *arguments])
+    fitted = main(["fit", *arguments, "--trainer.precision=32-true"])
     model = fitted.model.eval()
     losses = []
     for batch in fitted.datamodule.val_dataloader():

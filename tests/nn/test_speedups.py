@@ -19,9 +19,9 @@ from mrpc_lightning.nn.speedups import (
     BERT_LAYERS,
     PLAIN_ATTENTION,
     Dropout,
-    cast_once,
+    Packed,
     drop,
-    fast_for_inference,
+    fast,
     make_fast,
     make_plain,
 )
@@ -184,32 +184,49 @@ def test_the_head_ignores_padding() -> None:
 
 
 @pytest.mark.parametrize("kind", PLAIN_ATTENTION)
-def test_weights_cast_once_give_what_autocast_gives_and_are_as_they_were_afterwards(kind: str) -> None:
-    model, batch = make_encoder(kind).eval(), make_batch()
-    before = {name: (value.data_ptr(), value.dtype) for name, value in model.named_parameters()}
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        expected = model(**batch).logits
-    with cast_once(model, torch.bfloat16):
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(model(**batch).logits, expected)
-        assert model.base_model.get_input_embeddings().weight.dtype == torch.float32
-        assert sum(one.dtype == torch.bfloat16 for one in model.parameters()) > 10
-        with cast_once(model, torch.bfloat16):
-            pass
-    assert {name: (value.data_ptr(), value.dtype) for name, value in model.named_parameters()} == before
-    with pytest.raises(KeyboardInterrupt), cast_once(model, torch.bfloat16):
-        raise KeyboardInterrupt
-    assert {name: (value.data_ptr(), value.dtype) for name, value in model.named_parameters()} == before
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_layers_compute_the_same_and_follow_their_weights(kind: str, dtype: torch.dtype) -> None:
+    plain, batch = make_encoder(kind, initializer_range=0.1).eval(), make_batch()
+    packed, tolerance = copy.deepcopy(plain), 0.02 if dtype == torch.bfloat16 else 1e-5
+    make_fast(packed, CPU)
+
+    def check() -> None:
+        for one in (plain, packed, copy.deepcopy(packed)):
+            one.eval()
+            with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                found.append(one(**batch).logits.float())
+        torch.testing.assert_close(found[-2], found[-3], rtol=tolerance, atol=tolerance)
+        assert torch.equal(found[-1], found[-2])
+
+    found: list[Tensor] = []
+    check()
+    assert any(isinstance(vars(module).get("forward"), Packed) for module in packed.modules())
+    gradients(packed, batch)  # with plain layers: packed ones have none
+    for model in (plain, packed):
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.mul_(1.5 if name.endswith("weight") else 1)
+    check()
+    for model in (plain, packed):
+        for parameter in model.parameters():
+            parameter.data = parameter.data * 0.7
+    check()
+    for model in (plain, packed):
+        model.load_state_dict(make_encoder(kind, initializer_range=0.1).state_dict())
+        for name, bias in model.named_parameters():
+            bias.data.add_(1.0 if name.endswith("bias") else 0)
+    check()
+    assert not torch.allclose(found[0], found[3], atol=0.1) and not torch.allclose(found[3], found[6], atol=0.1)
 
 
 def test_an_encoder_is_fast_for_a_prediction_alone() -> None:
     model, batch = make_encoder("bert").eval(), make_batch()
     whole = model.base_model(**batch)[0]
-    with fast_for_inference(model, CPU, None):
+    with fast(model, CPU):
         assert model.base_model(**batch)[0].shape == (5, 1, 32)
     assert torch.equal(model.base_model(**batch)[0], whole)
     make_fast(model, CPU)
-    with fast_for_inference(model, CPU, None):
+    with fast(model, CPU):
         pass
     assert model.base_model(**batch)[0].shape == (5, 1, 32), "one that was fast stays so"
 
