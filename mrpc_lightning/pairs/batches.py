@@ -24,7 +24,7 @@ WINDOW = 25
 # Share of an evaluation batch that may be padding, before it ends with the next full group of pairs; over all of MRPC's
 # validation batches it comes to 3.2 %.
 PADDING = 0.02
-# Pairs a process. Batches of all sizes would have matrices of many shapes, for each of which a CPU's library makes code.
+# Pairs a process. Batches of all sizes would have matrices of many shapes, for each of which a CPU's library compiles.
 GROUP = 16
 
 Rows = NDArray[numpy.int64]

@@ -65,8 +65,9 @@ class Calibration(NamedTuple):
         return scaled
 
     def score(self, labels: Labels, probabilities: Array) -> Mapping[str, Any]:
-        """Return accuracy and F1 with the threshold, and the loss with the temperature, with both of them."""
+        """Return metrics of the answers with the threshold, and the loss with the temperature, with both of them."""
         chosen, scaled = self.apply(probabilities)
         found = plain(measure(labels, both(chosen.astype(numpy.float64))))
         loss = plain(measure(labels, scaled))["loss"]
-        return {"accuracy": found["accuracy"], "f1": found["f1"], "loss": loss, **self._asdict()}
+        chosen_by = {name: found[name] for name in ("accuracy", "f1", "precision", "recall")}
+        return {**chosen_by, "loss": loss, **self._asdict()}

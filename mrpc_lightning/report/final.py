@@ -117,6 +117,7 @@ def evaluate(
     split: str,
     weights: str,
     warnings: list[str],
+    threshold: Calibration | None = None,
 ) -> dict[str, Any]:
     """Score a model as it is; write metrics, and for `test` a report, into a folder; print the table.
 
@@ -131,6 +132,7 @@ def evaluate(
         split: The split to score.
         weights: What is scored: a checkpoint, or an encoder's name.
         warnings: What the caller warns of.
+        threshold: Also score the answers that it makes.
 
     Returns:
         What the metrics' file holds; nothing on all processes but the first.
@@ -149,16 +151,18 @@ def evaluate(
         return {}
     title, prefix = "this checkpoint", f"{name}_"
     about: dict[str, Any] = {"checkpoint": weights, **overlap.score(scored, run.metrics.get("overlap_threshold"))}
-    if calibration is not None:
-        about["calibrated"] = calibration.score(scored.labels, scored.probabilities)
+    others = {"calibrated": calibration, "at_threshold": threshold}
+    for key, other in others.items():
+        if other is not None:
+            about[key] = other.score(scored.labels, scored.probabilities)
     content = write(trainer, model, data, run, scored, split, title, about, warnings, prefix)
     say(trainer, printable(f"{split} split of {content['source']}, {len(data.pairs[split]):,} pairs"))
     show(model, content, title)
-    if "calibrated" in content:
-        values = "  ".join(
-            f"{name} {number:.4f}" for name, number in content["calibrated"].items() if number is not None
-        )
-        say(trainer, f"calibrated, as `predict --calibrated` does: {values}")
+    for key, how in {"calibrated": "--calibrated", "at_threshold": "--threshold"}.items():
+        found = {name: value for name, value in content.get(key, {}).items() if value is not None}
+        if found:
+            values = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
+            say(trainer, f"{key.replace('_', ' ')}, as `predict {how}` does: {values}")
     report = f"\nreport  {run.folder / 'test_report.html'}" if name == "test" else ""
     say(trainer, f"also in {run.folder / f'{name}_metrics.json'}{report}")
     return content

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ TITLES = {
     "precision": "precision",
     "recall": "recall",
     "average_precision": "average precision",
+    "roc_auc": "ROC AUC",
+    "matthews": "Matthews correlation",
     "loss": "loss",
     "calibration_error": "calibration error",
 }
@@ -69,8 +71,10 @@ def measure(labels: Labels, probabilities: Array, weights: Array | None = None) 
     Returns:
         The metrics in `TITLES` and the `COUNTS`, each of shape (weightings,); NaN where a class that a metric needs is
         missing. The loss is the mean cross-entropy. `average_precision` is the area under the precision-recall curve,
-        in steps. The `calibration_error` is the expected one (Naeini et al., 2015) of the positive class's probability:
-        the mean distance between probability and share of positives, over `BINS` bins of equal width.
+        in steps; `roc_auc` that under the curve of recall over the false positive rate. `matthews` is the correlation
+        of label and prediction (Matthews, 1975), 0 where all predictions are of one class. The `calibration_error` is
+        the expected one (Naeini et al., 2015) of the positive class's probability: the mean distance between
+        probability and share of positives, over `BINS` bins of equal width.
     """
     weights = numpy.ones((1, len(labels))) if weights is None else weights
     total, positive, predicted = weights.sum(axis=1), probabilities[:, 1], probabilities.argmax(axis=1)
@@ -79,24 +83,38 @@ def measure(labels: Labels, probabilities: Array, weights: Array | None = None) 
     own = numpy.maximum(probabilities[numpy.arange(len(labels)), labels], TINIEST)
     bins = bin_of(positive)
     distances = [numpy.abs(weights[:, bins == i] @ (positive - labels)[bins == i]) for i in range(BINS)]
-    recalls, precisions = curve(labels, positive, weights)
+    recall, precision, false_positives = curve(labels, positive, weights)
+    middle = recall - numpy.diff(recall, axis=1, prepend=0) / 2  # between one threshold and the next
+    spread = numpy.sqrt((tp + fp) * (tn + fn))
+    spread[spread == 0] = 1  # the numerator is 0, too
     with numpy.errstate(divide="ignore", invalid="ignore"):
         return {
             "accuracy": (tp + tn) / total,
             "f1": 2 * tp / (2 * tp + fp + fn),
             "precision": tp / (tp + fp),
             "recall": tp / (tp + fn),
-            "average_precision": (precisions * numpy.diff(recalls, axis=1, prepend=0)).sum(axis=1),
+            "average_precision": (precision * numpy.diff(recall, axis=1, prepend=0)).sum(axis=1),
+            "roc_auc": (middle * numpy.diff(false_positives, axis=1, prepend=0)).sum(axis=1),
+            "matthews": (tp * tn - fp * fn) / numpy.sqrt((tp + fn) * (tn + fp)) / spread,
             "loss": weights @ -numpy.log(own) / total,
             "calibration_error": numpy.sum(distances, axis=0) / total,
             **dict(zip(COUNTS, (tp, fp, tn, fn), strict=True)),
         }
 
 
-def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Return recall and precision at each threshold, the highest first, both of shape (weightings, thresholds).
+class Curve(NamedTuple):
+    """What each threshold gives, the highest first; each of shape (weightings, thresholds)."""
 
-    Recall is NaN without positive pairs, precision 0 where no pair counts.
+    recall: Array
+    precision: Array
+    false_positive_rate: Array
+
+
+def curve(labels: Labels, positive: Array, weights: Array | None = None) -> Curve:
+    """Return recall, precision and false positive rate at each threshold.
+
+    Recall is NaN without positive pairs, the false positive rate without negative ones; precision is 0 where no pair
+    counts.
 
     Args:
         labels: 0 or 1, of shape (pairs,).
@@ -108,8 +126,10 @@ def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tupl
     ends = numpy.flatnonzero(numpy.append(numpy.diff(positive[order]) != 0, True))  # equal values are one threshold
     counted = weights[:, order].cumsum(axis=1)[:, ends]
     found = (weights * labels)[:, order].cumsum(axis=1)[:, ends]
+    wrong = counted - found
     with numpy.errstate(divide="ignore", invalid="ignore"):
-        return found / found[:, -1:], numpy.where(counted > 0, found / counted, 0)
+        precision = numpy.where(counted > 0, found / counted, 0)
+        return Curve(found / found[:, -1:], precision, wrong / wrong[:, -1:])
 
 
 def both(positive: Array) -> Array:
@@ -124,7 +144,7 @@ def best_threshold(labels: Labels, positive: Array) -> float:
         labels: 0 or 1, of shape (pairs,); both occur.
         positive: Probability of the positive class, or any other value that is higher for it, of shape (pairs,).
     """
-    recalls, precisions = curve(labels, positive)
+    recalls, precisions, _ = curve(labels, positive)
     f1 = 2 * precisions * recalls / numpy.maximum(precisions + recalls, TINIEST)
     return float(numpy.unique(positive)[::-1][f1.argmax()])
 

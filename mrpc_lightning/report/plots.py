@@ -183,7 +183,7 @@ def _confusion(axes: Axes, scored: Scored, names: Sequence[str]) -> None:
 
 
 def _precision_recall(axes: Axes, scored: Scored, positive: str) -> None:
-    recalls, precisions = curve(scored.labels, scored.positive)
+    recalls, precisions, _ = curve(scored.labels, scored.positive)
     some = numpy.unique(numpy.linspace(0, recalls.shape[1] - 1, POINTS).astype(int))
     recall, precision = recalls[0, some], precisions[0, some]
     share, found = scored.labels.mean(), measure(scored.labels, scored.probabilities)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy
 import pytest
 from helpers import LAST, RUN, fails, read_predictions, rewrite
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
 from mrpc_lightning import main
 from mrpc_lightning.deploy.predictor import Predictor
@@ -62,11 +62,34 @@ def test_test_reports_both(calibrated: Path, capsys: pytest.CaptureFixture[str])
     assert found["calibrated"] == {
         "accuracy": pytest.approx(accuracy_score(labels, scaled > THRESHOLD)),
         "f1": pytest.approx(f1_score(labels, scaled > THRESHOLD)),
+        "precision": None if not (scaled > THRESHOLD).any() else precision_score(labels, scaled > THRESHOLD),
+        "recall": pytest.approx(recall_score(labels, scaled > THRESHOLD)),
         "loss": pytest.approx(log_loss(labels, scaled), abs=1e-6),
         "threshold": THRESHOLD,
         "temperature": TEMPERATURE,
     }
     assert f"calibrated, as `predict --calibrated` does: accuracy {found['calibrated']['accuracy']:.4f}" in printed
+
+
+def test_a_threshold_can_be_given(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["predict", "--data.predict_file=validation.csv", "--output=plain.csv"])
+    positive = [float(row["probability_equivalent"]) for row in read_predictions(Path("plain.csv"))]
+    threshold = float(numpy.median(positive)) + 1e-4
+    main(["predict", "--data.predict_file=validation.csv", "--output=found.csv", f"--threshold={threshold}"])
+    found = read_predictions(Path("found.csv"))
+    assert [float(row["probability_equivalent"]) for row in found] == pytest.approx(positive, abs=2e-6)
+    assert [row["prediction"] == "equivalent" for row in found] == [share > threshold for share in positive]
+    assert 5 < sum(share > threshold for share in positive) < 20, "else the test shows nothing"
+    main(["test", f"--threshold={threshold}"])
+    printed, content = capsys.readouterr().out, json.loads((RUN / "test_metrics.json").read_text())
+    labels = [row["label"] == "equivalent" for row in read_predictions(RUN / "test_predictions.csv")]
+    chosen = [share > threshold for share in positive]
+    assert content["at_threshold"]["precision"] == pytest.approx(precision_score(labels, chosen))
+    assert content["at_threshold"]["f1"] == pytest.approx(f1_score(labels, chosen)) != pytest.approx(content["f1"])
+    assert f"at threshold, as `predict --threshold` does: accuracy {content['at_threshold']['accuracy']:.4f}" in printed
+    for word in ("0", "1", "-2"):
+        assert "give a probability between 0 and 1" in fails(capsys, ["test", f"--threshold={word}"])
+    assert "leave one of them out" in fails(capsys, ["predict", "--calibrated", "--threshold=0.4", "--pair", "a", "b"])
 
 
 def test_they_are_of_the_best_checkpoint_alone_and_go_when_the_run_is_resumed(

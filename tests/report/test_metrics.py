@@ -14,9 +14,11 @@ from sklearn.metrics import (
     average_precision_score,
     f1_score,
     log_loss,
+    matthews_corrcoef,
     precision_recall_curve,
     precision_score,
     recall_score,
+    roc_auc_score,
 )
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 from torchmetrics.functional.classification import binary_calibration_error
@@ -59,12 +61,21 @@ def test_every_metric_is_scikit_learns(weighted: bool) -> None:
             "precision": precision_score(labels, predicted, sample_weight=weight),
             "recall": recall_score(labels, predicted, sample_weight=weight),
             "average_precision": average_precision_score(labels, positive, sample_weight=weight),
+            "roc_auc": roc_auc_score(labels, positive, sample_weight=weight),
+            "matthews": matthews_corrcoef(labels, predicted, sample_weight=weight),
             "loss": log_loss(labels, probabilities, sample_weight=weight),
             "false_positives": weight[predicted & (labels == 0)].sum(),
             "false_negatives": weight[~predicted & (labels == 1)].sum(),
         }
         assert {name: found[name][row] for name in expected} == pytest.approx(expected, abs=1e-12)
         assert sum(found[name][row] for name in COUNTS) == weight.sum()
+
+
+def test_answers_of_one_class_correlate_with_no_label() -> None:
+    labels = numpy.array([0, 1, 1])
+    found = measure(labels, both(numpy.array([0.6, 0.7, 0.8])))
+    assert found["matthews"][0] == matthews_corrcoef(labels, [1, 1, 1]) == 0
+    assert found["roc_auc"][0] == 1.0, "yet they are in the right order"
 
 
 def test_the_loss_of_a_confident_mistake_is_the_cross_entropy_of_its_logits() -> None:
@@ -88,7 +99,7 @@ def test_the_calibration_error_is_torchmetrics() -> None:
 
 def test_the_precision_recall_curve_is_scikit_learns() -> None:
     labels, probabilities = make_pairs()
-    recall, precision = metrics.curve(labels, probabilities[:, 1])
+    recall, precision, _ = metrics.curve(labels, probabilities[:, 1])
     expected = precision_recall_curve(
         labels, probabilities[:, 1]
     )  # from the lowest threshold on, with an end of its own
@@ -148,10 +159,10 @@ def test_the_baseline_of_accuracy_is_the_larger_class_and_that_of_f1_the_positiv
 @pytest.mark.parametrize(
     ("labels", "positive", "missing"),
     [
-        ([0, 0, 0], [0.1, 0.2, 0.3], {"f1", "precision", "recall", "average_precision"}),
-        ([0, 0, 0], [0.1, 0.2, 0.9], {"recall", "average_precision"}),
-        ([1, 1, 1], [0.1, 0.2, 0.3], {"precision"}),
-        ([1, 1, 1], [0.9, 0.8, 0.7], set()),
+        ([0, 0, 0], [0.1, 0.2, 0.3], {"f1", "precision", "recall", "average_precision", "roc_auc", "matthews"}),
+        ([0, 0, 0], [0.1, 0.2, 0.9], {"recall", "average_precision", "roc_auc", "matthews"}),
+        ([1, 1, 1], [0.1, 0.2, 0.3], {"precision", "roc_auc", "matthews"}),
+        ([1, 1, 1], [0.9, 0.8, 0.7], {"roc_auc", "matthews"}),
         ([1, 0, 0], [0.1, 0.2, 0.3], {"precision"}),
     ],
 )

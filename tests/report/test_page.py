@@ -10,7 +10,16 @@ import numpy
 import pytest
 from helpers import make_rows, stop, write_csv
 from matplotlib.legend import Legend
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrpc_lightning import main
@@ -61,14 +70,18 @@ def recompute(rows: list[dict[str, str]]) -> dict[str, float]:
         "precision": precision_score(labels, predicted),
         "recall": recall_score(labels, predicted),
         "average precision": average_precision_score(labels, positive),
+        "ROC AUC": roc_auc_score(labels, positive),
+        "Matthews correlation": matthews_corrcoef(labels, predicted),
         "loss": log_loss(labels, shares),
     }
 
 
 def shown(page: Page) -> dict[str, float]:
     """The figures in a page's first table."""
-    titles = "accuracy|F1|precision|recall|average precision|loss|calibration error"
-    return {name: float(value) for name, value in re.findall(rf"({titles}) (\d\.\d{{4}}) \d\.\d{{3}} to", page.text)}
+    titles = "accuracy|F1|precision|recall|average precision|ROC AUC|Matthews correlation|loss|calibration error"
+    return {
+        name: float(value) for name, value in re.findall(rf"({titles}) (-?\d\.\d{{4}}) -?\d\.\d{{3}} to", page.text)
+    }
 
 
 @pytest.mark.parametrize("logger", ["true", "CSVLogger", "false"])
