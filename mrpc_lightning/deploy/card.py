@@ -28,6 +28,7 @@ def write(
     name: str,
     onnx: Mapping[str, Any],
     ancestors: Sequence[Mapping[str, Any]] = (),
+    pushed: bool = False,
 ) -> str:
     """Return a card of what a run left; what the run does not know has no section.
 
@@ -39,6 +40,7 @@ def write(
         name: How the model is called in the snippet: a folder, or "owner/name".
         onnx: What `export.to_onnx` returned; empty if there is no ONNX file.
         ancestors: What is known of the runs that the run started from, as `origin.lineage` has them.
+        pushed: Whether the model goes to the Hub.
     """
     metrics = metrics_of(run, checkpoint, content)
     about = {**content.get("made_with", {}), **metrics}
@@ -113,6 +115,7 @@ def write(
         recipe=recipe,
         duration=duration(metrics["wall_seconds"]) if "wall_seconds" in metrics else "",
         onnx=onnx,
+        pushed=pushed,
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 

@@ -1,3 +1,4 @@
+import ast
 import csv
 import json
 import re
@@ -112,9 +113,14 @@ def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsy
     onnxruntime = pytest.importorskip("onnxruntime")
     main(["export", CPU, "--to=my-model", "--onnx", "--int8", "--data.eval_batch_size=1"])
     printed = capsys.readouterr().out
-    assert "on 25 pairs" in printed
     card = Path("my-model/README.md").read_text()
     assert "model.int8.onnx" in card and "25 validation pairs" in card
+    _, snippet = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec(snippet, {})
+    shown = ast.literal_eval(capsys.readouterr().out)
+    assert shown in (["not_equivalent"], ["equivalent"])
+    [asked] = Predictor.from_run("my-model").predict([("Rents rose in Oslo.", "In Oslo, rents went up.")])
+    assert shown == [asked.label]
     session = onnxruntime.InferenceSession("my-model/model.onnx")
     model = Predictor.from_run("best").model
     tokenizer = AutoTokenizer.from_pretrained("my-model")
@@ -131,8 +137,8 @@ def test_onnx_and_int8_are_checked_on_every_validation_pair(trained: Path, capsy
         [found] = quantized.run(None, {name: tensor.numpy() for name, tensor in batch.items()})
         with torch.inference_mode():
             changed += int(found.argmax() != model(**batch).argmax())
-    assert f"against PyTorch's; {changed} of 25 predictions differ" in printed
-    assert f"{changed} of its predictions differ" in card
+    assert re.search(rf"model.int8.onnx +F1 \d\.\d{{4}}, {changed} of 25 predictions differ, \d+ pairs/s, \d", printed)
+    assert re.search(rf"\| model.int8.onnx \| \d\.\d{{4}} \| {changed} \({changed / 25:.1%}\) \| \d+ \| \d", card)
     assert Path("my-model/model.int8.onnx").stat().st_size < Path("my-model/model.onnx").stat().st_size
 
 
