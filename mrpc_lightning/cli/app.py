@@ -34,6 +34,8 @@ def main(args: list[str] | None = None) -> CLI | None:
         alone = [False, *(not re.fullmatch(r"--[^=]+", before) for before in words)]
         dashes = [word == "-" and each for word, each in zip(words, alone, strict=False)]
         words = ["--data.predict_file=-" if dash else word for word, dash in zip(words, dashes, strict=True)]
+    if {"--help", "-h"} & {*words}:  # followed by "all": else it has been answered
+        words = [command, "--help"]
     debug = "--debug" in words
     try:
         with failing_in_one_line(debug, with_dashes), contextlib.ExitStack() as ending, stopping_at_once():

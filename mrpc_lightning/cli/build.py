@@ -8,15 +8,15 @@ from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from mrpc_lightning.cli.flags import OWN_FLAGS, add_flags
+from mrpc_lightning.cli.flags import EVALUATED, OWN_FLAGS, RESUMED, RUN
 from mrpc_lightning.cli.merge import Merge
 from mrpc_lightning.cli.parser import Parser, keys_of_files, split_config_files
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.model import SHARED, ParaphraseClassifier
 from mrpc_lightning.origin import lineage, read_checkpoint
 from mrpc_lightning.run import resume
 from mrpc_lightning.run.checkpoint import record_facts, without_weights
@@ -26,6 +26,8 @@ from mrpc_lightning.run.processes import from_first_process
 from mrpc_lightning.run.recorder import RunRecorder
 from mrpc_lightning.run.run import Run, find_checkpoint, newest, passed_over
 from mrpc_lightning.run.settings import (
+    CHECKPOINT_DEFAULTS,
+    EARLY_STOPPING_DEFAULTS,
     TRAINER_DEFAULTS,
     check_callbacks,
     check_settings,
@@ -77,8 +79,23 @@ class CLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add this project's flags."""
-        add_flags(parser, self.command)
+        """Add the flags of the subcommand, and those of the two callbacks that every run has."""
+        parser.add_argument("--ckpt_path", type=str | None, help=RESUMED if self.command == "fit" else EVALUATED)
+        parser.add_argument("--run", type=str | None, help=RUN)
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int | None,
+            help="Optimizer steps between two writes of last.ckpt; null: as often as costs one percent of the time.",
+        )
+        parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+        for name, options in OWN_FLAGS.get(self.command, {}).items():
+            parser.add_argument(f"--{name}", **options)
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(ModelCheckpoint, "model_checkpoint")
+        parser.set_defaults({f"early_stopping.{name}": value for name, value in EARLY_STOPPING_DEFAULTS.items()})
+        parser.set_defaults({f"model_checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
+        for name in SHARED:  # this way round, so that a checkpoint's encoder decides on the tokenizer
+            parser.link_arguments(f"model.{name}", f"data.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line, together with the values of the run or the checkpoint that it names."""

@@ -1,12 +1,10 @@
-"""Which flags there are, and what a subcommand's help says of those that matter."""
+"""This project's own flags, and what a subcommand's help says of the flags that matter; nothing heavy is imported."""
 
+import textwrap
+from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser
-
-from mrpc_lightning.model import SHARED
-from mrpc_lightning.run.settings import CHECKPOINT_DEFAULTS, EARLY_STOPPING_DEFAULTS
+from mrpc_lightning.cli.instant import SUBCOMMANDS
 
 CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
 THRESHOLD: dict[str, Any] = {
@@ -162,21 +160,26 @@ ELSEWHERE = {
 }
 
 
-def add_flags(parser: LightningArgumentParser, subcommand: str) -> None:
-    """Add the flags of a subcommand, and those of the two callbacks that every run has."""
-    parser.add_argument("--ckpt_path", type=str | None, help=RESUMED if subcommand == "fit" else EVALUATED)
-    parser.add_argument("--run", type=str | None, help=RUN)
-    parser.add_argument(
-        "--checkpoint_every",
-        type=int | None,
-        help="Optimizer steps between two writes of last.ckpt; null: as often as costs one percent of the time.",
+def help_of(subcommand: str, defaults: Mapping[str, Any] | None = None) -> str:
+    """Return the help of a subcommand: an example and the flags that matter.
+
+    Args:
+        subcommand: The subcommand.
+        defaults: The defaults of its flags, where they are known.
+    """
+    example, texts = HELP[subcommand]
+    lines = []
+    for flag, text in texts.items():
+        default = (defaults or {}).get(flag)
+        shown = "" if default in (None, False) else f" (default: {default})"
+        lines += textwrap.wrap(
+            f"{'--' + flag:26}{text or OWN_FLAGS[subcommand][flag]['help']}{shown}",
+            100,
+            initial_indent="  ",
+            subsequent_indent=" " * 28,
+        )
+    return (
+        f"usage: python -m mrpc_lightning {subcommand} [--config FILE] [--flag value ...]\n\n"
+        f"{SUBCOMMANDS[subcommand].capitalize()}. For example:\n\n  python -m mrpc_lightning {example}\n\n"
+        "The flags that matter:\n\n" + "\n".join(lines) + "\n"
     )
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-    for name, options in OWN_FLAGS.get(subcommand, {}).items():
-        parser.add_argument(f"--{name}", **options)
-    parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-    parser.add_lightning_class_args(ModelCheckpoint, "model_checkpoint")
-    parser.set_defaults({f"early_stopping.{name}": value for name, value in EARLY_STOPPING_DEFAULTS.items()})
-    parser.set_defaults({f"model_checkpoint.{name}": value for name, value in CHECKPOINT_DEFAULTS.items()})
-    for name in SHARED:  # this way round, so that a checkpoint's encoder decides on the tokenizer
-        parser.link_arguments(f"model.{name}", f"data.{name}")

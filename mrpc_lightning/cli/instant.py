@@ -42,6 +42,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def answer_at_once(words: Sequence[str]) -> str:
     """Return the subcommand of a command line; answer --version, --help and a missing or mistyped one, and exit.
 
+    A subcommand's `--help` shows the flags that matter; `--help all` is left to its parser, which takes seconds.
+
     Args:
         words: The command line.
     """
@@ -52,6 +54,12 @@ def answer_at_once(words: Sequence[str]) -> str:
         print(OVERVIEW.format(subcommands="\n".join(f"  {name:10}{text}" for name, text in SUBCOMMANDS.items())))
         sys.exit()
     if words and words[0] in SUBCOMMANDS:
+        asked = [words[place + 1 : place + 2] for place, word in enumerate(words) if word in ("--help", "-h")]
+        if asked and asked != [["all"]] and not is_list(words[0]):
+            from mrpc_lightning.cli.flags import help_of  # it needs the names above
+
+            print(f"{help_of(words[0])}\nAll flags: python -m mrpc_lightning {words[0]} --help all")
+            sys.exit()
         return words[0]
     later = next((word for word in words if word in SUBCOMMANDS), None)
     if later is not None and words[0].startswith("-"):

@@ -4,7 +4,6 @@ import difflib
 import inspect
 import json
 import re
-import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mrpc_lightning.cli.flags import ELSEWHERE, HELP, OWN_FLAGS
-from mrpc_lightning.cli.instant import SUBCOMMANDS, raise_usage
+from mrpc_lightning.cli.flags import ELSEWHERE, OWN_FLAGS, help_of
+from mrpc_lightning.cli.instant import raise_usage
 from mrpc_lightning.data import IN_MEMORY, MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED, ParaphraseClassifier
@@ -48,24 +47,10 @@ class Parser(LightningArgumentParser):
 
     def format_help(self, *args: Any) -> str:
         """Return the help: first an example and the flags that matter, then all of them."""
-        example, texts = HELP[self.subcommand]
-        defaults, own = dict(self.get_defaults().items()), OWN_FLAGS.get(self.subcommand, {})
-        lines = []
-        for flag, text in texts.items():
-            default = "" if defaults.get(flag) in (None, False) else f" (default: {defaults[flag]})"
-            lines += textwrap.wrap(
-                f"{'--' + flag:26}{text or own[flag]['help']}{default}",
-                100,
-                initial_indent="  ",
-                subsequent_indent=" " * 28,
-            )
         everything = str(super().format_help(*args))
         rest = everything[everything.index("\n\n") :].strip()  # the usage names every flag there is
-        return (
-            f"usage: python -m mrpc_lightning {self.subcommand} [--config FILE] [--flag value ...]\n\n"
-            f"{SUBCOMMANDS[self.subcommand].capitalize()}. For example:\n\n  python -m mrpc_lightning {example}\n\n"
-            "The flags that matter:\n\n" + "\n".join(lines) + f"\n\nAll flags, in groups:\n\n{rest}\n"
-        )
+        matter = help_of(self.subcommand, dict(self.get_defaults().items()))
+        return f"{matter}\nAll flags, in groups:\n\n{rest}\n"
 
     def add_class_arguments(self, theclass: Any, *args: Any, **options: Any) -> Any:
         """Add a class's arguments as flags; those that hold rows in memory are for code alone."""

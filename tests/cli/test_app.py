@@ -1,6 +1,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -289,13 +291,43 @@ def test_other_loggers_and_none_do(project: Path, arguments: list[str], logger: 
     }
 
 
-@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict", "export"])
+QUICK_HELP = """
+import contextlib, io, sys
+from mrpc_lightning.__main__ import entry
+for subcommand in sys.argv[1:]:
+    sys.argv = ["mrpc_lightning", subcommand, "--help"]
+    shown = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        entry()
+    assert f"usage: python -m mrpc_lightning {subcommand}" in shown.getvalue(), shown.getvalue()
+assert not {"torch", "lightning", "transformers", "datasets", "numpy"} & {*sys.modules}
+"""
+
+
+def test_help_is_shown_before_anything_heavy_is_imported() -> None:
+    words = ["fit", "validate", "test", "predict", "export", "study", "runs", "compare"]
+    finished = subprocess.run([sys.executable, "-c", QUICK_HELP, *words], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--trainer.max_epochs", "3", "-h"]])
+def test_help_names_the_flags_that_matter_and_how_to_see_the_rest(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *words])
+    shown = capsys.readouterr().out
+    assert not stopped.value.code and "--model.learning_rate" in shown and "--model.warmup" not in shown
+    assert shown.endswith("All flags: python -m mrpc_lightning fit --help all\n")
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict", "export", "study"])
 def test_help_begins_with_flags_that_there_are(subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([subcommand, "--help"])
+        main([subcommand, "--help", "all"])
     assert stopped.value.code == 0
     first, _, everything = capsys.readouterr().out.partition("All flags, in groups:")
     named = set(re.findall(r"^  --([\w.]+)", first, flags=re.MULTILINE))
-    assert len(named) >= 3 and "ckpt_path" in named
+    assert len(named) >= 3 and {"ckpt_path", "seeds"} & named
     for flag in named:
         assert re.search(rf"--{re.escape(flag)}\b", everything), flag
