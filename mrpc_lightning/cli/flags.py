@@ -1,11 +1,19 @@
-"""This project's own flags, and what a subcommand's help says of the flags that matter; nothing heavy is imported."""
+"""Subcommands, this project's own flags, and the help on those that matter. Nothing heavy is imported here."""
 
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from mrpc_lightning.cli.instant import SUBCOMMANDS
-
+SUBCOMMANDS = {
+    "fit": "train, keep the best checkpoint, and score it",
+    "validate": "score a checkpoint on the validation split",
+    "test": "score a checkpoint on the validation split, or on the test split where its labels are known",
+    "predict": "write a checkpoint's prediction for each pair of a file",
+    "export": "write a checkpoint as a model folder for transformers",
+    "runs": "list the runs that there are, newest or best first",
+    "compare": "say how runs differ on the pairs that all of them scored, and whether that is more than chance",
+    "study": "train settings with several seeds each, and say what the differences are worth",
+}
 CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
 THRESHOLD: dict[str, Any] = {
     "type": float | None,

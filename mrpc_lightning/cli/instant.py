@@ -10,18 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from mrpc_lightning import __version__, demo
+from mrpc_lightning.cli.flags import SUBCOMMANDS, help_of
 from mrpc_lightning.errors import InputError
 
-SUBCOMMANDS = {
-    "fit": "train, keep the best checkpoint, and score it",
-    "validate": "score a checkpoint on the validation split",
-    "test": "score a checkpoint on the validation split, or on the test split where its labels are known",
-    "predict": "write a checkpoint's prediction for each pair of a file",
-    "export": "write a checkpoint as a model folder for transformers",
-    "runs": "list the runs that there are, newest or best first",
-    "compare": "say how runs differ on the pairs that all of them scored, and whether that is more than chance",
-    "study": "train settings with several seeds each, and say what the differences are worth",
-}
 OVERVIEW = f"""usage: python -m mrpc_lightning SUBCOMMAND [--config FILE] [--flag value ...]
 
 Fine-tune BERT, or another encoder, to tell whether two sentences say the same.
@@ -56,8 +47,6 @@ def answer_at_once(words: Sequence[str]) -> str:
     if words and words[0] in SUBCOMMANDS:
         asked = [words[place + 1 : place + 2] for place, word in enumerate(words) if word in ("--help", "-h")]
         if asked and asked != [["all"]] and not is_list(words[0]):
-            from mrpc_lightning.cli.flags import help_of  # it needs the names above
-
             print(f"{help_of(words[0])}\nAll flags: python -m mrpc_lightning {words[0]} --help all")
             sys.exit()
         return words[0]

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from mrpc_lightning.cli.instant import SUBCOMMANDS, failing_in_one_line, raise_usage
+from mrpc_lightning.cli.flags import SUBCOMMANDS
+from mrpc_lightning.cli.instant import failing_in_one_line, raise_usage
 from mrpc_lightning.errors import InputError
 
 SORTS = ("newest", "f1", "accuracy", "loss")
