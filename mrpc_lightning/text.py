@@ -6,6 +6,8 @@ from collections.abc import Sequence
 # ASCII's and Latin-1's control characters, and those that turn the direction of writing.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
+TAG = re.compile(r"<(?=[A-Za-z/!?])")  # what begins one in HTML, which Markdown may hold
+
 
 def count(number: int, noun: str) -> str:
     """Write a number with its noun, in the plural where it needs one."""
@@ -31,7 +33,7 @@ def printable(text: str) -> str:
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
     """Return a table, its header first, as Markdown that a terminal may show."""
-    cells = [[printable(cell).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+    cells = [[TAG.sub("&lt;", printable(cell).replace("|", "\\|")) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return "".join("| " + " | ".join(map(str.ljust, row, widths)) + " |\n" for row in cells)

@@ -98,7 +98,7 @@ def fit(cli: CLI) -> None:
 def evaluate(cli: CLI) -> None:
     """Score a checkpoint, and close with a table; `test` with a report as well."""
     split = cli.datamodule.test_split if cli.command == "test" else "validation"
-    threshold, warnings = at_threshold(cli), []
+    threshold, warnings = Calibration.at(cli.config.get("threshold")), []
     prepare(cli, cli.command)
     if cli.content and split in cli.datamodule.other_pairs(cli.content["MRPCDataModule"]):
         warnings.append(
@@ -121,28 +121,15 @@ def folder_of(cli: CLI) -> Run:
     return cli.run or Run(LOGS / "pretrained" / name)
 
 
-def at_threshold(cli: CLI) -> Calibration | None:
-    """Return what `--threshold` asks for, if anything.
-
-    Raises:
-        InputError: If it is no probability between 0 and 1.
-    """
-    threshold = cli.config.get("threshold")
-    if threshold is not None and not 0 < threshold < 1:
-        raise InputError(f"--threshold {threshold:g}: give a probability between 0 and 1")
-    return None if threshold is None else Calibration(threshold, temperature=1.0)
-
-
 def predict(cli: CLI) -> None:
     """Predict one pair, those of standard input, or all of a file."""
     predicting.check(cli.config)
-    config, values, calibration = cli.config, cli.config.data, at_threshold(cli)
+    config, values = cli.config, cli.config.data
+    calibration = Calibration.at(config.threshold, config.calibrated)
     if config.calibrated:
-        if calibration is not None:
-            raise InputError("--threshold: --calibrated brings a threshold; leave one of them out")
         calibration = needed(Calibration.of(cli.checkpoint) if cli.checkpoint else None, cli.checkpoint or "none")
-        values_of = f"threshold {calibration.threshold:.3f}, temperature {calibration.temperature:.2f}"
-        cli.notes.append(f"calibrated {values_of}")
+    if calibration is not None:
+        cli.notes.append(f"answers   with {calibration}")
     if config.pair is not None or values.predict_file == "-":
         with contextlib.redirect_stdout(sys.stderr):
             announce(cli)

@@ -187,7 +187,7 @@ def to_onnx(model: PreTrainedModel, data: MRPCDataModule, folder: Path, int8: bo
 
             graph, path = onnx.load(path), folder / "model.int8.onnx"
             del graph.graph.value_info[:]  # shapes that the quantizer infers again, and else finds contradicted
-            # A scale for each output of a layer changes half as many predictions as one for all: RESULTS.md.
+            # A scale for each output of a layer changes half as many predictions as one for all: benchmarks/README.md.
             quantize_dynamic(graph, path, weight_type=QuantType.QInt8, per_channel=True)
             add(path.name, path, *run_onnx(path, batches))
     return {"pairs": len(labels), "difference": difference, "files": files}

@@ -49,6 +49,7 @@ class Predictor:
         logs: str | Path = LOGS,
         device: torch.device | str | None = None,
         calibrated: bool = False,
+        threshold: float | None = None,
     ) -> "Predictor":
         """Load what a run has trained, or a model folder that `export` wrote, with its tokenizer.
 
@@ -61,16 +62,19 @@ class Predictor:
             logs: The folder in which runs are searched.
             device: Where to compute. Unset: on the CPU.
             calibrated: Use the threshold and the temperature that `study --folds` has left in the folder.
+            threshold: Answer with the positive class from above this probability on. Unset: 0.5.
 
         Raises:
-            InputError: If there is no such checkpoint or folder, or it is damaged.
+            InputError: If there is no such checkpoint or folder, or it is damaged; if a threshold is none, or one too
+                many.
         """
+        asked = Calibration.at(threshold, calibrated)
         if (Path(ckpt_path) / "config.json").is_file():
-            found = needed(Calibration.read(Path(ckpt_path)), ckpt_path) if calibrated else None
+            found = needed(Calibration.read(Path(ckpt_path)), ckpt_path) if calibrated else asked
             return cls(load_exported(Path(ckpt_path)), device, found)
         checkpoint = find_checkpoint(str(ckpt_path), Path(logs))
         content = read_checkpoint(checkpoint)
-        found = needed(Calibration.of(checkpoint), checkpoint) if calibrated else None
+        found = needed(Calibration.of(checkpoint), checkpoint) if calibrated else asked
         try:
             return cls(ParaphraseClassifier.restore(content), device, found)
         except InputError as error:

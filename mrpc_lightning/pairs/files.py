@@ -30,8 +30,9 @@ class Table:
     Attributes:
         source: The key and the file or name that the rows came from, for messages.
         columns: Values by column name.
-        lines: The file's line of each row, counted from 1; without it, rows are named by number.
-        unit: What `lines` are: "line", or "row" where a file has no lines.
+        lines: The file's line of each row, counted from 1, or its place of another `unit`; without it, rows are named
+            by number.
+        unit: What `lines` are: "line"; "row" where a file has no lines; "index" of a DataFrame.
         class_names: For each column of classes whose source names them, the names of 0, 1, ...
         first_row: The number of the first of these rows among all of the source's, counted from 0.
         schema: The columns' types, where the source has them.
@@ -68,7 +69,7 @@ class Table:
     def select(self, rows: Sequence[int]) -> "Table":
         """Return some rows as a table."""
         columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
-        return Table(self.source, columns, [self.lines[row] for row in rows] if self.lines else ())
+        return Table(self.source, columns, [self.lines[row] for row in rows] if self.lines else (), self.unit)
 
 
 def read_file(path: Path, key: str, delimiter: str | None = None) -> Table:

@@ -68,7 +68,7 @@ def from_memory(rows: Any, source: str, names: Sequence[str]) -> Table:
     if isinstance(rows, Dataset):
         return replace(from_datasets(DatasetDict(rows=rows), source)["rows"], source=source)
     if hasattr(rows, "columns") and hasattr(rows, "to_dict"):
-        return Table(source, {str(name): rows[name].tolist() for name in rows.columns})
+        return Table(source, {str(name): rows[name].tolist() for name in rows.columns}, rows.index.tolist(), "index")
     wanted = "give a DataFrame, a Dataset, or a list of tuples (sentence1, sentence2, label) or of dictionaries"
     if not isinstance(rows, list | tuple) or not rows:
         raise InputError(f"{source}: a {type(rows).__name__}{' of nothing' * (rows in ([], ()))}; {wanted}")

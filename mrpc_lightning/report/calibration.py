@@ -26,6 +26,24 @@ class Calibration(NamedTuple):
     threshold: float
     temperature: float
 
+    def __str__(self) -> str:
+        """Say which they are; a temperature of 1 changes nothing."""
+        changed = f" and temperature {self.temperature:.2f}" if self.temperature != 1 else ""
+        return f"threshold {self.threshold:.3f}{changed}"
+
+    @classmethod
+    def at(cls, threshold: float | None, calibrated: bool = False) -> "Calibration | None":
+        """Return what a person asks for with a threshold; None without one.
+
+        Raises:
+            InputError: If it is no probability between 0 and 1, or comes together with `calibrated`.
+        """
+        if threshold is not None and calibrated:
+            raise InputError("--threshold: --calibrated brings a threshold; leave one of them out")
+        if threshold is not None and not 0 < threshold < 1:
+            raise InputError(f"--threshold {threshold:g}: give a probability between 0 and 1")
+        return None if threshold is None else cls(threshold, temperature=1.0)
+
     @classmethod
     def read(cls, folder: Path) -> "Calibration | None":
         """Return what a run or a model folder has; None if it has none.

@@ -158,11 +158,11 @@ def evaluate(
     content = write(trainer, model, data, run, scored, split, title, about, warnings, prefix)
     say(trainer, printable(f"{split} split of {content['source']}, {len(data.pairs[split]):,} pairs"))
     show(model, content, title)
-    for key, how in {"calibrated": "--calibrated", "at_threshold": "--threshold"}.items():
-        found = {name: value for name, value in content.get(key, {}).items() if value is not None}
-        if found:
-            values = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
-            say(trainer, f"{key.replace('_', ' ')}, as `predict {how}` does: {values}")
+    for key, how in others.items():
+        if how is not None:
+            kept = {name: value for name, value in content[key].items() if name not in Calibration._fields}
+            values = "  ".join(f"{name} {metrics.number(value)}" for name, value in kept.items())
+            say(trainer, f"with {how}, all above with 0.5: {values}")
     report = f"\nreport  {run.folder / 'test_report.html'}" if name == "test" else ""
     say(trainer, f"also in {run.folder / f'{name}_metrics.json'}{report}")
     return content

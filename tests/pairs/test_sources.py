@@ -193,10 +193,10 @@ def test_rows_in_memory_that_are_no_pairs_are_refused(rows: Any, message: str) -
         from_memory(rows, "data.train", COLUMNS)
 
 
-def test_a_gap_in_a_data_frame_is_named_by_its_row() -> None:
+def test_a_gap_in_a_data_frame_is_named_by_its_index() -> None:
     frame = pandas.DataFrame({"sentence1": ["a", None], "sentence2": ["b", "d"], "label": [1.0, float("nan")]})
     table = from_memory(frame, "data.train", COLUMNS)
-    with pytest.raises(InputError, match=r"^data.train, row 2: sentence1 is empty or no text \((nan|None)\)"):
+    with pytest.raises(InputError, match=r"^data.train, index 1: sentence1 is empty or no text \((nan|None)\)"):
         check(table, COLUMNS, NAMES, True)
     assert checks.check(table, COLUMNS, NAMES, True, True)[1] == 1
     frame["sentence1"] = "a"

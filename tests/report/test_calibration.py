@@ -68,7 +68,8 @@ def test_test_reports_both(calibrated: Path, capsys: pytest.CaptureFixture[str])
         "threshold": THRESHOLD,
         "temperature": TEMPERATURE,
     }
-    assert f"calibrated, as `predict --calibrated` does: accuracy {found['calibrated']['accuracy']:.4f}" in printed
+    values = f"accuracy {found['calibrated']['accuracy']:.4f}"
+    assert f"with threshold 0.700 and temperature 2.00, all above with 0.5: {values}" in printed
 
 
 def test_a_threshold_can_be_given(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +80,9 @@ def test_a_threshold_can_be_given(trained: Path, capsys: pytest.CaptureFixture[s
     found = read_predictions(Path("found.csv"))
     assert [float(row["probability_equivalent"]) for row in found] == pytest.approx(positive, abs=2e-6)
     assert [row["prediction"] == "equivalent" for row in found] == [share > threshold for share in positive]
+    pairs = [(row["sentence1"], row["sentence2"]) for row in found]
+    in_code = Predictor.from_run(threshold=threshold).predict(pairs)
+    assert [one.label for one in in_code] == [row["prediction"] for row in found]
     assert 5 < sum(share > threshold for share in positive) < 20, "else the test shows nothing"
     main(["test", f"--threshold={threshold}"])
     printed, content = capsys.readouterr().out, json.loads((RUN / "test_metrics.json").read_text())
@@ -86,7 +90,8 @@ def test_a_threshold_can_be_given(trained: Path, capsys: pytest.CaptureFixture[s
     chosen = [share > threshold for share in positive]
     assert content["at_threshold"]["precision"] == pytest.approx(precision_score(labels, chosen))
     assert content["at_threshold"]["f1"] == pytest.approx(f1_score(labels, chosen)) != pytest.approx(content["f1"])
-    assert f"at threshold, as `predict --threshold` does: accuracy {content['at_threshold']['accuracy']:.4f}" in printed
+    values = f"accuracy {content['at_threshold']['accuracy']:.4f}"
+    assert f"with threshold {threshold:.3f}, all above with 0.5: {values}" in printed
     for word in ("0", "1", "-2"):
         assert "give a probability between 0 and 1" in fails(capsys, ["test", f"--threshold={word}"])
     assert "leave one of them out" in fails(capsys, ["predict", "--calibrated", "--threshold=0.4", "--pair", "a", "b"])
