@@ -200,7 +200,7 @@ def test_a_gap_in_a_data_frame_is_named_by_its_index() -> None:
         check(table, COLUMNS, NAMES, True)
     assert checks.check(table, COLUMNS, NAMES, True, True)[1] == 1
     frame["sentence1"] = "a"
-    with pytest.raises(InputError, match="^data.train, row 2: the label is missing"):
+    with pytest.raises(InputError, match="^data.train, index 1: the label is missing"):
         check(from_memory(frame, "data.train", COLUMNS), COLUMNS, NAMES, True)
 
 
