@@ -14,7 +14,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
 from mrpc_lightning.nn.metrics import COUNTS, METRICS, EpochMetrics
 from mrpc_lightning.nn.optim import Schedule, make_schedule, parameter_groups
-from mrpc_lightning.nn.speedups import fast, make_fast
+from mrpc_lightning.nn.speedups import make_fast, predicting
 from mrpc_lightning.nn.values import check_values, is_plain
 from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
 from mrpc_lightning.pairs.tables import Prediction, fill, is_table
@@ -141,7 +141,7 @@ class ParaphraseClassifier(LightningModule):
         training, dtype, found = self.training, self.autocast_dtype, torch.empty(len(table), 2)
         autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
         self.eval()
-        with fast(self.model, self.device), torch.inference_mode(), autocast:
+        with predicting(self.model, self.device, len(table)), torch.inference_mode(), autocast:
             for rows, batch in zip(batches, make_loader(given, self.tokenizer, batches, *swapped), strict=True):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 found[rows] = self.predict_step(batch, 0).cpu().view(len(rows), -1, 2).mean(dim=1)

@@ -47,7 +47,8 @@ def answer_at_once(words: Sequence[str]) -> str:
     if words and words[0] in SUBCOMMANDS:
         asked = [words[place + 1 : place + 2] for place, word in enumerate(words) if word in ("--help", "-h")]
         if asked and asked != [["all"]] and not is_list(words[0]):
-            print(f"{help_of(words[0])}\nAll flags: python -m mrpc_lightning {words[0]} --help all")
+            with failing_in_one_line(debug=False):
+                print(f"{help_of(words[0])}\nAll flags: python -m mrpc_lightning {words[0]} --help all", flush=True)
             sys.exit()
         return words[0]
     later = next((word for word in words if word in SUBCOMMANDS), None)

@@ -97,6 +97,7 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # Python reads no pair of half characters
     body = environment.get_template("card.md.jinja").render(
         metrics=metrics,
         number=number,

@@ -31,6 +31,7 @@ from mrpc_lightning.deploy.parts import Part, find_parts, locked, read_part, wri
 from mrpc_lightning.deploy.tables import ENDINGS
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.pairs.batches import GROUP, PADDING
 from mrpc_lightning.pairs.checks import describe, unusable
 from mrpc_lightning.pairs.files import Table, find_files
 from mrpc_lightning.pairs.tables import PROBLEM, Predicted, check_names, new_columns
@@ -117,7 +118,7 @@ def run(
             sizes.append(len(table) - len(bad))
             digests.append(digest(table.columns))
             schema = tables.schema_of(table, schema) if kind == ".parquet" else None
-        about = [made_by, data.hparams["eval_batch_size"], trainer.world_size, weights(model), digests]
+        about = [made_by, PADDING, GROUP, data.hparams["eval_batch_size"], trainer.world_size, weights(model), digests]
         folder = path.with_name(f"{path.name}.{digest(about)[:12]}.parts")
         data.trainer = trainer
         with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():

@@ -3,12 +3,14 @@
 Each part answers a line of the profile in benchmarks/README.md.
 """
 
+import contextlib
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import MethodType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -23,6 +25,8 @@ PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "di
 # Those whose layers are BERT's, and whose head looks at the first token alone.
 BERT_LAYERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 ATTENTION = "mrpc_lightning"
+MANY = 32  # pairs for which it pays to prepare an encoder
+LOCK = threading.RLock()  # of encoders that are being prepared, used or restored
 ROWS = 1024  # that a packed layer is laid out for, about 20 pairs; others it computes as well
 SHAPES = 1024  # of batches that may be compiled; PyTorch's own limit is 8, beyond which it computes uncompiled
 
@@ -48,11 +52,6 @@ def make_fast(model: PreTrainedModel, device: torch.device, compiled: bool = Fal
             last.forward = MethodType(attend_from_first_token, last)
         if on_cpu:
             _replace_dropout(model, nn.Dropout, Dropout)
-            for module in model.modules():
-                if type(module) is nn.Linear:
-                    vars(module)["forward"] = Packed(module)
-            for layer in encoder.layer if first_token and config.hidden_act == "gelu" else ():
-                vars(layer.intermediate)["forward"] = Packed(layer.intermediate.dense, "gelu")
             if config.model_type in PLAIN_ATTENTION:
                 vars(model)["plain_attention"] = config._attn_implementation
                 config._attn_implementation = ATTENTION  # neither saved nor exported
@@ -75,64 +74,69 @@ def make_plain(model: PreTrainedModel) -> None:
     """Undo what `make_fast` did to an encoder, but for compiling."""
     vars(model).pop("fast", None)
     for module in model.modules():
-        made = vars(module).get("forward")
-        if isinstance(made, Packed) or getattr(made, "__func__", None) is attend_from_first_token:
+        if getattr(module.forward, "__func__", None) is attend_from_first_token:
             del module.forward
     _replace_dropout(model, Dropout, nn.Dropout)
     config: Any = model.config
-    if config._attn_implementation == ATTENTION:
+    if config._attn_implementation == ATTENTION and "plain_attention" in vars(model):  # else another model's
         config._attn_implementation = vars(model).pop("plain_attention")
 
 
 @contextmanager
-def fast(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
-    """Let an encoder be fast for a while, as `make_fast` makes it, and then be as it was."""
-    was_fast = "fast" in vars(model)
-    if not was_fast:
-        make_fast(model, device)
+def predicting(model: PreTrainedModel, device: torch.device, pairs: int) -> Iterator[None]:
+    """Let an encoder be as fast as it can while it predicts some pairs, and then be as it was; one thread at a time."""
+    with LOCK, contextlib.ExitStack() as ending:
+        if pairs >= MANY:
+            if "fast" not in vars(model):
+                ending.callback(make_plain, model)
+                make_fast(model, device)
+            ending.enter_context(packed(model, device))
+        yield
+
+
+@contextmanager
+def packed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Let a CPU compute a model's linear layers as `Packed` does, for as long as their weights do not change."""
+    layers = [module for module in model.modules() if type(module) is nn.Linear and "forward" not in vars(module)]
+    layers = layers if device.type == "cpu" else []
     try:
+        for layer in layers:
+            vars(layer)["forward"] = Packed(layer)
         yield
     finally:
-        if not was_fast:
-            make_plain(model)
+        for layer in layers:
+            vars(layer).pop("forward", None)
 
 
 class Packed:
-    """Compute a linear layer, maybe with GELU, where no gradients are asked for, by oneDNN and in its own layout.
+    """Compute a linear layer, where no gradients are asked for, with oneDNN and weights in oneDNN's own layout.
 
     Autocast would cast the weights at each call; PyTorch's float32 product (MKL's) takes twice as long on CPUs of AMD.
-    The copy of the weights is made at the first call and again whenever the weights have changed.
+    The weights are copied at the first call, and again after a checkpoint was loaded; not every other way to change
+    them is noticed, so this is for `packed` alone.
     """
 
-    _copy: Tensor | None = None
-    _made_from: tuple[Any, ...] = ()
-
-    def __init__(self, layer: nn.Linear, activation: Literal["none", "gelu"] = "none") -> None:
-        self.layer, self.activation = layer, activation
+    def __init__(self, layer: nn.Linear) -> None:
+        self.layer = layer
+        self._copy: tuple[tuple[Any, ...], Tensor] | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
         """Return the layer's output: of shape (..., outputs), for values of shape (..., inputs)."""
         weight: Tensor = self.layer.weight
         bias: Tensor | None = self.layer.bias
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
-        if torch.is_grad_enabled() or weight.is_inference() or dtype not in packable():
-            self._copy, self._made_from = None, ()
-            plain = nn.functional.linear(values, weight, bias)
-            return nn.functional.gelu(plain) if self.activation == "gelu" else plain
-        # The alias keeps the address from being used for other weights.
-        made_from = dtype, weight.data_ptr(), weight._version, weight.data
-        if made_from[:3] != self._made_from[:3]:
-            self._copy = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
-            self._made_from = made_from
+        is_autocast = torch.is_autocast_enabled("cpu") and values.dtype != torch.float64
+        dtype = torch.get_autocast_dtype("cpu") if is_autocast else values.dtype
+        is_known = weight.device.type == "cpu" and not weight.is_inference() and (is_autocast or weight.dtype == dtype)
+        if torch.is_grad_enabled() or not is_known or dtype not in packable():
+            return nn.functional.linear(values, weight, bias)
+        made_from, copy = (dtype, weight.data_ptr(), weight._version), self._copy
+        if copy is None or copy[0] != made_from:
+            made = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
+            self._copy = copy = made_from, made
         bias = None if bias is None else bias.to(dtype)
-        exactly = "none"  # GELU, not its approximation by tanh
         compute: Any = torch.ops.mkldnn._linear_pointwise
-        found: Tensor = compute(values.to(dtype), self._copy, bias, self.activation, [], exactly)
+        found: Tensor = compute(values.to(dtype), copy[1], bias, "none", [], "")
         return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made from."""
-        return {"layer": self.layer, "activation": self.activation}
 
 
 @cache

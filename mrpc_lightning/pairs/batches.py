@@ -24,6 +24,7 @@ WINDOW = 25
 # Share of an evaluation batch that may be padding, before it ends with the next full group of pairs; over all of MRPC's
 # validation batches it comes to 3.2 %.
 PADDING = 0.02
+MOST_PADDING = 0.3  # at which a batch ends at once: the next pair is far longer
 # Pairs a process. Batches of all sizes would have matrices of many shapes, for each of which a CPU's library compiles.
 GROUP = 16
 
@@ -124,8 +125,9 @@ class EvaluationBatches(DistributedSampler[list[int]]):
         starts, tokens, group = [0], 0, GROUP * num_replicas
         for place, length in enumerate(numpy.asarray(lengths)[order].tolist()):
             pairs = place - starts[-1]
-            padded = tokens + length < (1 - PADDING) * length * (pairs + 1) and pairs and pairs % group == 0
-            if pairs == batch_size * num_replicas or padded:
+            share = 1 - (tokens + length) / (length * (pairs + 1))  # of padding, with this pair
+            padded = (share > PADDING and pairs % group == 0) or (share > MOST_PADDING and pairs >= num_replicas)
+            if pairs == batch_size * num_replicas or (pairs and padded):
                 starts.append(place)
                 tokens = 0
             tokens += length

@@ -76,6 +76,8 @@ class Calibration(NamedTuple):
 
     def scale(self, probabilities: Array) -> Array:
         """Return probabilities of both classes with the temperature, of shape (pairs, 2)."""
+        if self.temperature == 1:
+            return probabilities
         with numpy.errstate(divide="ignore"):
             logits = numpy.log(probabilities) / self.temperature
         shares = numpy.exp(logits - logits.max(axis=1, keepdims=True))
@@ -88,4 +90,6 @@ class Calibration(NamedTuple):
         found = plain(measure(labels, both(chosen.astype(numpy.float64))))
         loss = plain(measure(labels, scaled))["loss"]
         chosen_by = {name: found[name] for name in ("accuracy", "f1", "precision", "recall")}
+        if self.temperature == 1:
+            return {**chosen_by, "threshold": self.threshold}
         return {**chosen_by, "loss": loss, **self._asdict()}

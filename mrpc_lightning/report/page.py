@@ -72,8 +72,8 @@ def _rows(content: Mapping[str, Any], positive: str) -> list[dict[str, Any]]:
         "precision": (share, positive),
         "recall": (1.0 if share else None, positive),
         "average_precision": (share or None, positive),
-        "roc_auc": (0.5, positive),
-        "matthews": (0.0, positive),
+        "roc_auc": (None if content["roc_auc"] is None else 0.5, positive),
+        "matthews": (None if content["matthews"] is None else 0.0, positive),
     }
     return [
         {

@@ -4,15 +4,18 @@ from typing import Any
 
 import numpy
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
+
+from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.nn.speedups import make_fast, packed
 
 Array = NDArray[numpy.float64]
 
 
 def score(
-    trainer: Trainer, model: LightningModule, loader: DataLoader[Any], checkpoint: str | None = None
+    trainer: Trainer, model: ParaphraseClassifier, loader: DataLoader[Any], checkpoint: str | None = None
 ) -> tuple[NDArray[numpy.int64], Array]:
     """Return the rows that were scored, in ascending order, and the probabilities of each row's two classes.
 
@@ -29,8 +32,13 @@ def score(
     # The loader is ready: a data module of a fit that came before need not be set up for prediction.
     owner: Any = trainer
     data, owner.datamodule = owner.datamodule, None
+    assert model.model is not None
+    device = trainer.strategy.root_device
+    make_fast(model.model, device)  # as the Trainer will; it computes a little, for which no weights need be packed
+    options: dict[str, Any] = {"return_predictions": True, "ckpt_path": checkpoint, "weights_only": True}
     try:
-        outputs: Any = trainer.predict(model, loader, return_predictions=True, ckpt_path=checkpoint, weights_only=True)
+        with packed(model.model, device):
+            outputs: Any = trainer.predict(model, loader, **options)
     finally:
         owner.datamodule = data
     found: Array = torch.cat(outputs).cpu().double().numpy()

@@ -17,12 +17,18 @@ THRESHOLD, TEMPERATURE = 0.7, 2.0
 
 
 @pytest.fixture
-def calibrated(trained: Path) -> Path:
-    """A project whose run has a calibration, and computes in fp32: in bf16 an answer depends on the batch's padding."""
+def exact(trained: Path) -> Path:
+    """A project whose run computes in fp32: in bf16 an answer depends on the batch's padding."""
     for path in (LAST, LAST.with_name("best.ckpt")):
         rewrite(path, lambda content: content["made_with"].update(trainer_precision="32-true"))
-    (RUN / "calibration.json").write_text(json.dumps({"threshold": THRESHOLD, "temperature": TEMPERATURE, "pairs": 9}))
     return trained
+
+
+@pytest.fixture
+def calibrated(exact: Path) -> Path:
+    """The same, and the run has a calibration."""
+    (RUN / "calibration.json").write_text(json.dumps({"threshold": THRESHOLD, "temperature": TEMPERATURE, "pairs": 9}))
+    return exact
 
 
 def expected(positive: numpy.ndarray) -> numpy.ndarray:
@@ -72,7 +78,7 @@ def test_test_reports_both(calibrated: Path, capsys: pytest.CaptureFixture[str])
     assert f"with threshold 0.700 and temperature 2.00, all above with 0.5: {values}" in printed
 
 
-def test_a_threshold_can_be_given(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_threshold_can_be_given(exact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["predict", "--data.predict_file=validation.csv", "--output=plain.csv"])
     positive = [float(row["probability_equivalent"]) for row in read_predictions(Path("plain.csv"))]
     threshold = float(numpy.median(positive)) + 1e-4
