@@ -138,14 +138,12 @@ class ParaphraseClassifier(LightningModule):
         orders = [table, swap(table)] if self.hparams["symmetric"] else [table]
         given, *swapped = (tokenize(self.tokenizer, order, self.max_length)[0] for order in orders)
         batches = EvaluationBatches(lengths(given), batch_size)
-        training, dtype, found = self.training, self.autocast_dtype, torch.empty(len(table), 2)
+        dtype, found = self.autocast_dtype, torch.empty(len(table), 2)
         autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
-        self.eval()
         with predicting(self.model, self.device, len(table)), torch.inference_mode(), autocast:
             for rows, batch in zip(batches, make_loader(given, self.tokenizer, batches, *swapped), strict=True):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 found[rows] = self.predict_step(batch, 0).cpu().view(len(rows), -1, 2).mean(dim=1)
-        self.train(training)
         names = self.hparams["label_names"]
         return [Prediction(names[int(b > a)], dict(zip(names, (a, b), strict=True))) for a, b in found.tolist()]
 

@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from mrpc_lightning.errors import InputError
 
@@ -58,6 +56,8 @@ def read_checkpoint(checkpoint: Path, key: str = "ckpt_path") -> dict[str, Any]:
     Raises:
         InputError: If the file is no checkpoint of this project.
     """
+    import torch  # here, so that a list of runs comes without it: it takes a second
+
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -136,6 +136,8 @@ def lineage(content: Mapping[str, Any], folder: Path) -> list[Ancestor]:
 
 def save(ancestors: Sequence[Ancestor], folder: Path) -> None:
     """Write what is known of the runs behind a model into its folder."""
+    from safetensors.torch import save_file  # it imports PyTorch
+
     tensors = {f"{number}.{name}": one[name] for number, one in enumerate(ancestors) for name in HASHES}
     save_file(tensors, folder / FILE, metadata={"ancestors": json.dumps(list(map(facts, ancestors)))})
 
@@ -156,4 +158,4 @@ def describe(ancestor: Mapping[str, Any]) -> str:
 def _checked(found: Mapping[str, Any]) -> Ancestor:
     """Return an ancestor with values of the right kinds, and with copies of tensors, as their file may go."""
     known = {name: None if found[name] is None else kind(found[name]) for name, kind in FACTS.items()}
-    return known | {name: found[name].to(torch.int64, copy=True) for name in HASHES}
+    return known | {name: found[name].long().clone() for name in HASHES}

@@ -327,7 +327,7 @@ def test_a_model_predicts_after_lightnings_own_fit_and_load_and_after_restore(
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_predicting_changes_neither_mode_nor_random_numbers(
-    mode: bool, trained: tuple[ParaphraseClassifier, dict[str, Any]]
+    mode: bool, trained: tuple[ParaphraseClassifier, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = trained[0].train(mode)
     state = torch.get_rng_state()
@@ -335,6 +335,15 @@ def test_predicting_changes_neither_mode_nor_random_numbers(
     assert first == second and model.training == mode
     assert torch.equal(torch.get_rng_state(), state)
     assert model.predict([]) == []
+
+    def stop(*_: Any) -> None:
+        assert not model.model.training
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "predict_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.predict(PAIRS)
+    assert {module.training for module in model.modules()} == {mode}
 
 
 def test_a_symmetric_model_predicts_the_mean_of_both_orders(

@@ -15,13 +15,14 @@ SUBCOMMANDS = {
     "study": "train settings with several seeds each, and say what the differences are worth",
 }
 CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
-THRESHOLD: dict[str, Any] = {
-    "type": float | None,
-    "help": "Answer with the positive class from above this probability on, between 0 and 1. Unset: 0.5.",
-}
 # The flags of one subcommand, as `add_argument` takes them.
 OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
-    "test": {"threshold": THRESHOLD},
+    "test": {
+        "threshold": {
+            "type": float | None,
+            "help": "Also score the answers that this probability of the positive class makes, in place of 0.5.",
+        },
+    },
     "predict": {
         "output": {
             "type": str | None,
@@ -32,7 +33,10 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
             "action": "store_true",
             "help": "Use the threshold and the temperature that a study with --folds has left in the run.",
         },
-        "threshold": THRESHOLD,
+        "threshold": {
+            "type": float | None,
+            "help": "Answer with the positive class from above this probability on, between 0 and 1. Unset: 0.5.",
+        },
         "strict": {
             "action": "store_true",
             "help": "Refuse a table with a row that cannot be scored, instead of leaving its prediction empty.",
@@ -111,7 +115,7 @@ HELP: dict[str, tuple[str, dict[str, str]]] = {
             "run": RUN,
             "data.test_file": "Labelled pairs to score. Unset: the run's validation split.",
             "data.test_split": "The split to score: train, validation or test.",
-            "threshold": "Also score the answers that this probability of the positive class makes, in place of 0.5.",
+            "threshold": "",
             "data.eval_batch_size": SPEED_ALONE,
         },
     ),

@@ -101,14 +101,11 @@ def raise_usage(message: str) -> NoReturn:
 
 
 def keep_memory() -> None:
-    """Let this process keep what it would make anew at each step. Call it before PyTorch is imported.
+    """Let this process keep the memory that it frees, in large pages. Call it before the first tensor is made.
 
-    glibc would return large blocks of memory to the system after each step, and the system fill them with zeros for the
-    next one. oneDNN compiles code for each shape of matrices that it multiplies, and keeps that of the last 1,024:
-    batches of all lengths have more.
+    Otherwise glibc returns large blocks to the system after each step, and the system fills them with zeros for the
+    next one.
     """
-    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(name, "8192")
     if sys.platform != "linux":
         return
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it once

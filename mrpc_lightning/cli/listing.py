@@ -10,8 +10,6 @@ from mrpc_lightning.cli.flags import SUBCOMMANDS
 from mrpc_lightning.cli.instant import failing_in_one_line, raise_usage
 from mrpc_lightning.errors import InputError
 
-SORTS = ("newest", "f1", "accuracy", "loss")
-
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
@@ -37,12 +35,12 @@ def main(command: str, words: Sequence[str]) -> None:
 
 def list_runs(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
     """Return the table of the runs in a folder."""
+    from mrpc_lightning.study import runs
+
     parser.add_argument("folder", nargs="?", default="tb_logs", type=Path, help="where runs are (default: tb_logs)")
-    parser.add_argument("--sort", choices=SORTS, default="newest", help="the newest first, or the best")
+    parser.add_argument("--sort", choices=runs.SORTS, default="newest", help="the newest first, or the best")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="json has all that is known")
     given = parser.parse_args(words)
-    from mrpc_lightning.study import runs  # it takes seconds
-
     return runs.render(runs.find(given.folder, given.sort), given.format)
 
 

@@ -31,7 +31,6 @@ from mrpc_lightning.deploy.parts import Part, find_parts, locked, read_part, wri
 from mrpc_lightning.deploy.tables import ENDINGS
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.pairs.batches import GROUP, PADDING
 from mrpc_lightning.pairs.checks import describe, unusable
 from mrpc_lightning.pairs.files import Table, find_files
 from mrpc_lightning.pairs.tables import PROBLEM, Predicted, check_names, new_columns
@@ -118,7 +117,7 @@ def run(
             sizes.append(len(table) - len(bad))
             digests.append(digest(table.columns))
             schema = tables.schema_of(table, schema) if kind == ".parquet" else None
-        about = [made_by, PADDING, GROUP, data.hparams["eval_batch_size"], trainer.world_size, weights(model), digests]
+        about = [made_by, data.hparams["eval_batch_size"], trainer.world_size, weights(model), digests]
         folder = path.with_name(f"{path.name}.{digest(about)[:12]}.parts")
         data.trainer = trainer
         with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
@@ -217,11 +216,14 @@ def predicted(
     """
     for number, (table, bad, pairs) in enumerate(chunks):
         found: Array = numpy.full((len(pairs), 2), numpy.nan)
+        parts = sorted(folder.glob(f"{number:06}.*.npz"))
         with contextlib.suppress(OSError):
-            for path in sorted(folder.glob(f"{number:06}.*.npz")):
+            for path in parts:
                 rows, values = read_part(path)
                 found[rows] = values
         if numpy.isnan(found).any():
+            for path in parts:  # which another version may have cut into other batches
+                path.unlink(missing_ok=True)
             raise InputError(f"{folder}: a part is missing or damaged; give the same command again")
         labels: Any = found.argmax(axis=1)
         if calibration is not None:

@@ -84,8 +84,13 @@ def make_plain(model: PreTrainedModel) -> None:
 
 @contextmanager
 def predicting(model: PreTrainedModel, device: torch.device, pairs: int) -> Iterator[None]:
-    """Let an encoder be as fast as it can while it predicts some pairs, and then be as it was; one thread at a time."""
+    """Let an encoder be in evaluation mode, and fast, while it predicts some pairs, and then be as it was.
+
+    One thread at a time: another would find it half prepared.
+    """
     with LOCK, contextlib.ExitStack() as ending:
+        ending.callback(model.train, model.training)
+        model.eval()
         if pairs >= MANY:
             if "fast" not in vars(model):
                 ending.callback(make_plain, model)
@@ -215,7 +220,7 @@ def attention(
     scores = (query * (query.size(-1) ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
     if attention_mask is not None:
         scores = scores + attention_mask.to(scores.dtype)
-    # In float32: PyTorch's softmax of bfloat16 takes two to three times as long where the width is no multiple of 16.
+    # In float32: PyTorch's softmax of bfloat16 takes longer where the width is no multiple of 16.
     is_short = scores.dtype.itemsize < 4
     weights = scores.softmax(dim=-1, dtype=torch.float32 if is_short else None).to(scores.dtype)
     if module.training and dropout > 0:

@@ -13,25 +13,14 @@ from typing import Any
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.run.run import Run, flatten
 
-# What a flag may change when a run is resumed. Everything else shapes the training, and comes from the run.
-MAY_CHANGE = {
-    "trainer.max_epochs": "where training ends; the schedule is stretched or shortened to it",
-    "trainer.max_steps": "the same, in optimizer steps",
-    "trainer.max_time": "where training ends at the latest",
-    "early_stopping.patience": "validations without an improvement before training ends",
-    "checkpoint_every": "optimizer steps between two writes of last.ckpt",
-    "data.eval_batch_size": "pairs a process and step in validation: no metric depends on it",
-    "data.num_workers": "processes that make batches: their order does not depend on it",
-    "data.train_file": "where the training pairs lie; they must be the same",
-    "data.validation_file": "where the validation pairs lie; they must be the same",
-    "data.data_dir": "where both lie; they must be the same",
-    "trainer.devices": "which devices are used; their number stays",
-    "trainer.logger": "where curves go; the run's folder stays",
-    "trainer.log_every_n_steps": "optimizer steps between two points of a curve",
-    "trainer.enable_progress_bar": "what is shown",
-    "trainer.enable_model_summary": "what is shown",
-    "trainer.profiler": "what is measured",
-}
+# What a flag may change when a run is resumed; README says of each why. Everything else shapes the training.
+MAY_CHANGE = (
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping.patience", "checkpoint_every"),
+    *("data.train_file", "data.validation_file", "data.data_dir"),  # the pairs must be the same
+    *("data.eval_batch_size", "data.num_workers", "trainer.devices"),
+    *("trainer.logger", "trainer.log_every_n_steps"),
+    *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"),
+)
 # Of one command, not of a run.
 NOT_OF_A_RUN = ("config", "ckpt_path", "run", "debug", "trainer.default_root_dir", "trainer.fast_dev_run")
 # The Trainer's values that jsonargparse makes into objects, and what uploads a model.

@@ -300,7 +300,7 @@ for subcommand in sys.argv[1:]:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
         entry()
     assert f"usage: python -m mrpc_lightning {subcommand}" in shown.getvalue(), shown.getvalue()
-assert not {"torch", "lightning", "transformers", "datasets", "numpy"} & {*sys.modules}
+assert not {"torch", "lightning", "transformers", "datasets"} & {*sys.modules}
 """
 
 

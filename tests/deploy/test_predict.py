@@ -182,6 +182,24 @@ def test_sentences_are_written_as_they_were_read(trained: Path) -> None:
         assert [(row["sentence1"], row["sentence2"]) for row in found] == [row[:2] for row in rows]
 
 
+def test_parts_of_other_batches_are_given_up_and_the_next_command_makes_them_again(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    main(words)
+    whole = (RUN / "predictions.csv").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict.shutil, "rmtree", lambda *_, **__: None)  # killed before the table is made of its parts
+        main(words)
+    [folder] = RUN.glob("predictions.csv.*.parts")
+    part = min(folder.glob("*.npz"))
+    rows, found = predict.read_part(part)
+    predict.write_part(part, rows[:-1], found[:-1])  # as though a version before had left a pair to the next batch
+    assert "give the same command again" in fails_at_end(capsys, words)
+    main(words)
+    assert (RUN / "predictions.csv").read_bytes() == whole and not list(RUN.glob("*.parts"))
+
+
 def test_parts_that_are_missing_or_cut_short_are_made_again(trained: Path) -> None:
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
     expected = (RUN / "predictions.csv").read_bytes()
