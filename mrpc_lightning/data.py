@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from datasets import Dataset, concatenate_datasets
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -15,6 +16,7 @@ from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatc
 from mrpc_lightning.pairs.reader import Reader
 from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
 from mrpc_lightning.pairs.values import check_values
+from mrpc_lightning.text import count
 
 IN_MEMORY = ["train", "validation", "test", "predict"]  # arguments that hold rows, and no flags
 NEEDED: dict[str, tuple[str, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
@@ -160,6 +162,8 @@ class MRPCDataModule(LightningDataModule):
         for split in self._splits(stage):
             if split not in self.tokens:
                 self.add(split, self.read(split), cache=True)
+                if left_out := self.reader.left_out.get(split):
+                    rank_zero_warn(f"{self.source(split)}: {count(left_out, 'row')} left out, as skip_bad_rows says")
             if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
                 raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
             if len(self.pairs[split]) < processes:

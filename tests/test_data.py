@@ -341,5 +341,6 @@ def test_without_validation_rows_a_share_of_the_rows_in_memory_is_held_out(proje
     for split in ("train", "validation"):
         assert digest(data.pairs[split]) == digest(files.pairs[split]) and data.source(split) == "train, in memory"
     data = MRPCDataModule(encoder, train=[*rows, ("", "x", 1)], skip_bad_rows=True, max_length=48)
-    data.setup("fit")
+    with pytest.warns(UserWarning, match="train, in memory: 1 row left out"):
+        data.setup("fit")
     assert data.reader.left_out["train"] == 1 and sum(map(len, data.pairs.values())) == 60

@@ -55,6 +55,7 @@ def write(
     if kind == ".parquet":
         write_parquet(path, parts, label_names, has_bad, schema)
         return
+    mark = ","
     with path.open("w", encoding="utf-8", newline="") as file:
         for number, part in enumerate(parts):
             columns = joined(part, label_names, has_bad)
@@ -73,7 +74,8 @@ def write(
                 continue
             rows = [[*columns]] * (number == 0) + [[text(value) for value in row] for row in rows]
             if kind == ".csv":
-                csv.writer(file).writerows(rows)
+                mark = part.table.delimiter if number == 0 else mark  # files of a pattern may differ
+                csv.writer(file, delimiter=mark).writerows(rows)
             else:  # no quoting: what would break a row becomes a space
                 file.writelines("\t".join(" ".join(value.split()) for value in row) + "\n" for row in rows)
 

@@ -36,6 +36,7 @@ class Table:
         class_names: For each column of classes whose source names them, the names of 0, 1, ...
         first_row: The number of the first of these rows among all of the source's, counted from 0.
         schema: The columns' types, where the source has them.
+        delimiter: What separates the fields of a CSV file.
         parts: The tables that this one was joined from.
     """
 
@@ -46,6 +47,7 @@ class Table:
     class_names: dict[str, list[str]] = field(default_factory=dict)
     first_row: int = 0
     schema: pyarrow.Schema | None = None
+    delimiter: str = ","
     parts: Sequence["Table"] = ()
 
     def __len__(self) -> int:
@@ -128,8 +130,12 @@ def read_chunks(path: Path, key: str, size: int, delimiter: str | None = None) -
 def _read(path: Path, source: str, size: int, delimiter: str | None) -> Iterator[Table]:
     ending = Path(path.stem if infer_compression(path.name) else path.name).suffix.lower()
     try:
-        if delimiter or ending in (".csv", ".tsv"):
-            yield from _tables(_separated(path, source, delimiter or "\t" * (ending == ".tsv")), source, size)
+        if delimiter or ending == ".tsv":
+            yield from _tables(_separated(path, source, delimiter or "\t", csv.QUOTE_NONE), source, size)
+        elif ending == ".csv":
+            mark = _delimiter(path)
+            for table in _tables(_separated(path, source, mark, csv.QUOTE_MINIMAL), source, size):
+                yield replace(table, delimiter=mark)
         elif ending in (".jsonl", ".json"):
             yield from _tables(_json_lines(path, source), source, size)
         elif ending == ".parquet":
@@ -168,14 +174,15 @@ def _open(path: Path, **text: Any) -> IO[Any]:
     return file
 
 
-def _separated(path: Path, source: str, delimiter: str) -> Rows:
-    """Yield the rows of a file without quoting, or, where no delimiter is known, of a CSV file."""
+def _delimiter(path: Path) -> str:
+    """Return what separates the fields of a CSV file's header."""
+    with _open(path, encoding="utf-8-sig", newline="") as file:
+        header = next((line for line in file if line.strip()), "")
+    return next((mark for mark in SEPARATORS if mark in header), ",")
+
+
+def _separated(path: Path, source: str, delimiter: str, quoting: int) -> Rows:
     csv.field_size_limit(2**31 - 1)  # a field of any length; else 131,072 characters
-    quoting = csv.QUOTE_NONE if delimiter else csv.QUOTE_MINIMAL
-    if not delimiter:
-        with _open(path, encoding="utf-8-sig", newline="") as file:
-            header_line = next((line for line in file if line.strip()), "")
-            delimiter = next((mark for mark in SEPARATORS if mark in header_line), ",")
     with _open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]  # typeshed
         header: list[str] = []

@@ -73,6 +73,11 @@ def compare(names: Sequence[str], split: str) -> dict[str, Any]:
     warnings = results.name_differences([run.metrics for side in runs for run in side])
     if (most := max(len(table.pairs) for side in tables for table in side)) > len(pairs):
         warnings.append(f"{len(pairs):,} pairs were scored by all; some scored up to {most:,}")
+    for side in sides:
+        if collapsed := sum(len(numpy.unique(one > 0.5)) == 1 for one in side.positive):
+            which = f"{collapsed} of its {len(side.runs)} runs " * (len(side.runs) > 1)
+            verb = "gives" if collapsed == 1 else "give"
+            warnings.append(f"{side.name}: {which}{verb} every pair the same answer: collapsed to one class")
     if all(len(side.runs) == 1 for side in sides):
         comparisons = over_pairs(sides, labels)
         warnings.append("one run a side: another seed may turn this round; to compare recipes, give folders of runs")

@@ -420,6 +420,18 @@ def test_a_row_that_cannot_be_scored_has_no_prediction_and_a_reason(
     )
 
 
+def test_a_table_with_semicolons_comes_out_with_semicolons(trained: Path) -> None:
+    rows = make_rows(6, seed=1)
+    Path("in.csv").write_text(
+        "id;sentence1;sentence2\n" + "".join(f"{n};{a}, so;{b}\n" for n, (a, b, _) in enumerate(rows))
+    )
+    main(["predict", CPU, "--data.predict_file=in.csv", "--output=out.csv"])
+    with Path("out.csv").open(newline="") as file:
+        found = [*csv.DictReader(file, delimiter=";")]
+    assert [one["sentence1"] for one in found] == [f"{a}, so" for a, _, _ in rows]
+    assert all(one["prediction"] for one in found) and [*found[0]] == ["id", *COLUMNS[:2], *COLUMNS[3:]]
+
+
 def test_files_of_a_pattern_compressed_or_not_are_one_table(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = make_rows(25, seed=1)
     write_csv(Path("part-1.csv"), rows[:8])

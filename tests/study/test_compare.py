@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,21 @@ def test_only_pairs_that_all_have_scored_count(runs: Path, capsys: pytest.Captur
     two = [right[row["sentence1"], row["sentence2"]] for row in common]
     row = next(row for row in found["comparisons"] if row["metric"] == "accuracy")
     assert row["mean"] == pytest.approx(numpy.mean(two) - numpy.mean(one), abs=1e-12)
+
+
+def test_a_run_that_collapsed_to_one_class_is_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, positive in ((1, [0.75]), (2, [0.75, 0.25])):
+        rows = read_predictions(table(FAST / f"seed_{seed}"))
+        for row, probability in zip(rows, cycle(positive), strict=False):
+            row |= {"prediction": str(round(probability)), "probability_equivalent": str(probability)}
+        with table(FAST / f"seed_{seed}").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [*rows[0]])
+            writer.writeheader()
+            writer.writerows(rows)
+    said = answer(capsys, "compare", str(FAST), str(SLOW))
+    assert f"{FAST}: 1 of its 2 runs gives every pair the same answer: collapsed to one class" in said
+    said = answer(capsys, "compare", str(FAST / "seed_1"), str(FAST / "seed_2"))
+    assert f"{FAST}/seed_1: gives every pair the same answer" in said and f"{FAST}/seed_2: gives" not in said
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
