@@ -46,7 +46,7 @@ if __name__ == "__main__":
         f"--model.learning_rate={asked.learning_rate}",
         f"--data.train_file={asked.folder / 'train.jsonl'}",
         f"--data.validation_file={asked.folder / 'validation.jsonl'}",
-        f"--data.batch_size={asked.batch_size}",
+        f"--data.global_batch_size={asked.batch_size}",
         f"--data.max_length={asked.max_length}",
         f"--trainer.max_epochs={asked.epochs}",
         "--early_stopping.patience=1000",

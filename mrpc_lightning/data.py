@@ -51,7 +51,8 @@ class MRPCDataModule(LightningDataModule):
         split_seed: Seed of that split, and of the folds: the same pairs and seed give the same parts.
         test_split: The split that `test` scores. Unset: "test" if there is a `test_file`, else "validation".
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
-        batch_size: Training pairs a process and step.
+        global_batch_size: Training pairs an optimizer step, over all processes and accumulated batches, which share
+            them evenly.
         eval_batch_size: Pairs a process and step in validation, test and prediction.
         both_orders: Train on each pair in both orders of its sentences, never in one batch: twice the steps.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
@@ -87,7 +88,7 @@ class MRPCDataModule(LightningDataModule):
         split_seed: int = 42,
         test_split: Literal["train", "validation", "test"] | None = None,
         max_length: int = 128,
-        batch_size: int = 16,
+        global_batch_size: int = 16,
         eval_batch_size: int = 64,
         both_orders: bool = False,
         bucketing: bool = True,
@@ -166,7 +167,9 @@ class MRPCDataModule(LightningDataModule):
                     rank_zero_warn(f"{self.source(split)}: {count(left_out, 'row')} left out, as skip_bad_rows says")
             if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
                 raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
-            if len(self.pairs[split]) < processes:
+            if split == "train":
+                self._parts()
+            elif len(self.pairs[split]) < processes:
                 few = f"too few {split} pairs ({len(self.pairs[split])}) for {processes} processes"
                 raise InputError(f"{self.source(split)}: {few}; give fewer trainer.devices")
         self.reader.forget()
@@ -190,7 +193,7 @@ class MRPCDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
-        position: dict[str, Any] = dict(self._position)
+        position: dict[str, Any] = {**self._position, "parts": self._parts()}
         # The seed that the run was given; without one, what the first process drew.
         seed = position.pop("order_seed", torch.initial_seed())
         self._order_seed = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
@@ -221,14 +224,14 @@ class MRPCDataModule(LightningDataModule):
         assert self.trainer is not None
         loop: Any = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
-        mid_epoch = batches.processed < self.trainer.num_training_batches
-        position = {"epoch": epochs.started - mid_epoch, "batches_done": batches.processed * mid_epoch}
-        position["order_seed"] = self._order_seed
+        mid_epoch, parts = batches.processed < self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        position = {"epoch": epochs.started - mid_epoch, "steps_done": batches.processed // parts * mid_epoch}
+        position |= {"parts": parts, "order_seed": self._order_seed}
         self._kept = self._kept or hashes.keep(self.pairs, self.source("train"))
         return {"tokenizer": self.tokenizer_files, "position": position, "ancestors": self.ancestors, **self._kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume training with the batch after the last one.
+        """Resume training with the optimizer step after the last one.
 
         Raises:
             InputError: If the pairs are others by now.
@@ -244,6 +247,20 @@ class MRPCDataModule(LightningDataModule):
 
     def _splits(self, stage: str) -> tuple[str, ...]:
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
+
+    def _parts(self) -> int:
+        """Return how many batches of a process an optimizer step has.
+
+        Raises:
+            InputError: If the pairs of an optimizer step cannot be shared evenly.
+        """
+        processes, parts = (self.trainer.world_size, self.trainer.accumulate_grad_batches) if self.trainer else (1, 1)
+        size, shares = self.hparams["global_batch_size"], processes * parts
+        if size % shares:
+            among = [f"{processes} processes"] * (processes > 1) + [f"{parts} accumulated batches"] * (parts > 1)
+            near = " or ".join(str(n * shares) for n in (size // shares, size // shares + 1) if n)
+            raise InputError(f"data.global_batch_size {size}: cannot be shared among {' of '.join(among)}; give {near}")
+        return parts
 
     def _tokenize(self, pairs: Dataset, cache: bool) -> tuple[Dataset, int]:
         files = self.tokenizer_files if cache else None
@@ -264,12 +281,13 @@ class MRPCDataModule(LightningDataModule):
             tokens = concatenate_datasets([tokens, self._swapped[split]])
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
-        size = values["eval_batch_size" if scored else "batch_size"]
+        size = values["eval_batch_size" if scored else "global_batch_size"]
         in_order = overfit and trainer is not None and getattr(trainer, "overfit_batches", False)  # Lightning's way
+        shares = 1 if scored else self._parts() * (1 if trainer is None else trainer.world_size)
         return make_loader(
             tokens,
             self.load_tokenizer(),
-            size if in_order else kind(lengths(tokens), size, **options),
+            size // shares if in_order else kind(lengths(tokens), size, **options),
             self._swapped[split] if both and scored else None,
             values["pad_to_multiple_of"],
             values["num_workers"],

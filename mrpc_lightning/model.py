@@ -16,7 +16,7 @@ from mrpc_lightning.nn.metrics import COUNTS, METRICS, EpochMetrics
 from mrpc_lightning.nn.optim import Schedule, make_schedule, parameter_groups
 from mrpc_lightning.nn.speedups import make_fast, predicting
 from mrpc_lightning.nn.values import check_values, is_plain
-from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
+from mrpc_lightning.pairs.batches import EvaluationBatches, TrainingBatches, make_loader
 from mrpc_lightning.pairs.tables import Prediction, fill, is_table
 from mrpc_lightning.pairs.tokens import lengths, swap, to_dataset, tokenize, unpack
 
@@ -47,7 +47,7 @@ class ParaphraseClassifier(LightningModule):
             lowest, the head's and the pooler's is `learning_rate`. ELECTRA takes 0.8 (base) and 0.9 (large).
         reinit_layers: Give the head, the pooler and so many of the top layers fresh random weights.
         label_smoothing: Share of each training label that is spread over both classes (Szegedy et al. 2016).
-        class_weights: Weights of the negative and of the positive class in each batch's mean training loss.
+        class_weights: Weights of the negative and of the positive class in the training loss.
         hidden_dropout: Share of each layer's outputs that training drops. Unset: the encoder's own, BERT's is 0.1.
         attention_dropout: Share of attention weights that training drops. Unset: the encoder's own, BERT's is 0.1.
         freeze_embeddings: Leave the word embeddings as they are pretrained.
@@ -224,12 +224,17 @@ class ParaphraseClassifier(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch: cross-entropy, maybe smoothed, weighted, and against `soft_labels`.
 
-        A weighted sum is divided by the sum of the weights of the batch's labels; with `soft_labels`, by the number of
-        pairs. This is `train_loss_step`. The epoch's `train_loss` is the plain cross-entropy, as `val_loss` is.
+        It is multiplied so that all pairs of an optimizer step weigh the same; the mean of all processes is
+        `train_loss_step`. The epoch's `train_loss` is the plain cross-entropy, as `val_loss` is.
         """
+        trainer, weight = self.trainer, 1.0
+        if isinstance(sampler := getattr(trainer.train_dataloader, "sampler", None), TrainingBatches):
+            weight = sampler.weight(batch_idx, trainer.accumulate_grad_batches, int(trainer.num_training_batches))
+        metrics = self.train_metrics if weight else None  # of a pair that comes again, to keep a process busy
         options = {"weight": self.class_weights, "label_smoothing": self.hparams["label_smoothing"]}
-        loss = self._step(batch, self.train_metrics, target=batch.get("soft_labels", batch["labels"]), **options)
-        self.log("train_loss_step", loss, prog_bar=True)
+        target = batch.get("soft_labels", batch["labels"])
+        loss = weight * self._step(batch, metrics, target=target, **options)
+        self.log("train_loss_step", loss, prog_bar=True, sync_dist=True)
         scheduler: Any = self.lr_schedulers()
         self.log("learning_rate", scheduler.get_last_lr()[0])
         return loss
@@ -247,13 +252,15 @@ class ParaphraseClassifier(LightningModule):
         probabilities: Tensor = self(**batch).float().softmax(dim=-1)
         return probabilities
 
-    def _step(self, batch: dict[str, Tensor], metrics: EpochMetrics, **objective: Any) -> Tensor:
+    def _step(self, batch: dict[str, Tensor], metrics: EpochMetrics | None, **objective: Any) -> Tensor:
         logits: Tensor = self(**batch)
         if logits.dim() == 3:  # the logarithm of the mean probability of both orders, but for a constant
             logits = logits.float().log_softmax(dim=-1).logsumexp(dim=1)
         loss = cross_entropy(logits, batch["labels"])
-        metrics.update(loss, logits, batch["labels"])
-        return cross_entropy(logits, **objective) if objective else loss
+        if metrics is not None:
+            metrics.update(loss, logits, batch["labels"])
+        # Divided by pairs, not by the sum of their weights, which other processes' pairs are not in.
+        return cross_entropy(logits, **objective, reduction="sum") / len(logits) if objective else loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's metrics. Once an epoch: to log a metric costs more than to update it."""

@@ -110,7 +110,7 @@ def test_test_scores_the_test_file_if_there_is_one_and_the_validation_split_if_n
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size 0"),
+        ({"global_batch_size": 0}, "data.global_batch_size 0"),
         ({"max_length": 3}, "data.max_length 3: must be at least 8"),
         ({"num_workers": -1}, "data.num_workers -1"),
         ({"validation_share": 1.0}, "data.validation_share 1"),

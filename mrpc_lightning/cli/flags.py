@@ -95,7 +95,7 @@ HELP: dict[str, tuple[str, dict[str, str]]] = {
             "config": "A YAML file of flags. configs/mrpc.yaml has all that matter, with their meaning and default.",
             "model.model_name": 'The encoder: a name on the Hugging Face Hub, a local folder, a run, or "demo".',
             "model.learning_rate": "Peak learning rate of AdamW.",
-            "data.batch_size": "Training pairs a process and step.",
+            "data.global_batch_size": "Training pairs an optimizer step, over all processes.",
             "data.train_file": "Your training pairs: CSV, TSV, JSON lines or Parquet. Unset: MRPC, from the Hub.",
             "data.validation_file": "Your validation pairs. Unset: a tenth of the training file is held out.",
             "trainer.max_epochs": "Passes over the training pairs.",
@@ -145,7 +145,7 @@ HELP["study"] = (
 )
 # What Hugging Face's Trainer and other programs call our keys.
 ELSEWHERE = {
-    "batch_size": "data.batch_size",
+    "batch_size": "data.global_batch_size",
     "bf16": "trainer.precision",
     "epochs": "trainer.max_epochs",
     "fp16": "trainer.precision",
@@ -161,7 +161,7 @@ ELSEWHERE = {
     "num_train_epochs": "trainer.max_epochs",
     "output_dir": "trainer.logger.save_dir",
     "per_device_eval_batch_size": "data.eval_batch_size",
-    "per_device_train_batch_size": "data.batch_size",
+    "per_device_train_batch_size": "data.global_batch_size",
     "resume_from_checkpoint": "ckpt_path",
     "seed": "seed_everything",
     "train_file": "data.train_file",

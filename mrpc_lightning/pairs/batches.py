@@ -1,7 +1,7 @@
 """Which pairs share a batch, and in which order batches come.
 
 Pairs of similar length share a batch, which saves padding. On several processes each pair is on one of them, and all
-have as many batches, of at least one pair each; a rest too small for that makes the batch before it larger by a pair.
+have as many batches. An optimizer step sees the same pairs on any number of processes, and in however many batches.
 Both samplers are DistributedSamplers, so that Lightning tells them the epoch and puts none of its own around them.
 """
 
@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
-# Batches whose pairs are sorted by length together. Wider windows pad less and shuffle less: benchmarks/README.md has
-# the table.
+# Optimizer steps whose pairs are sorted by length together. Wider windows pad less and shuffle less: the table is in
+# benchmarks/README.md.
 WINDOW = 25
 # Share of an evaluation batch that may be padding, before it ends with the next full group of pairs; over all of MRPC's
 # validation batches it comes to 3.2 %.
@@ -34,67 +34,94 @@ Rows = NDArray[numpy.int64]
 class TrainingBatches(DistributedSampler[list[int]]):
     """Batches of row numbers, shuffled by seed and epoch.
 
-    Each epoch's order follows from seed and epoch alone, so that an epoch can be entered at any batch.
+    Which pairs an optimizer step sees follows from seed and epoch alone, so that an epoch can be entered at any step,
+    and by another number of processes.
 
     Args:
         lengths: Tokens of each row.
-        batch_size: Pairs a process and step.
+        pairs_per_step: Pairs of an optimizer step, over all processes and batches.
         seed: Seed of the order.
-        window: Shuffled pairs are sorted by length in windows of this many batches, and cut into batches; these are
+        window: Shuffled pairs are sorted by length in windows of this many steps, and cut into steps; these are
             shuffled, the largest one first: a shortage of memory shows at once. 0: nothing is sorted.
-        num_replicas: Number of processes; as many pairs are needed.
+        num_replicas: Number of processes.
         rank: This process.
+        parts: Batches of a process in each optimizer step. Where an epoch's last step has too few pairs for all of
+            them, some come again, and weigh nothing.
         epoch: The epoch to begin with.
-        batches_done: Batches of that epoch to leave out, as they were trained on before.
-        both_orders: The second half of the rows are the pairs of the first half with their sentences swapped. No batch
+        steps_done: Optimizer steps of that epoch to leave out, as they were trained on before.
+        both_orders: The second half of the rows are the pairs of the first half with their sentences swapped. No step
             has a pair in both orders.
+
+    Attributes:
+        sizes: Pairs of each batch of the epoch, over all processes.
     """
 
     def __init__(
         self,
         lengths: Sequence[int] | Rows,
-        batch_size: int,
+        pairs_per_step: int,
         seed: int,
         window: int,
         num_replicas: int = 1,
         rank: int = 0,
+        parts: int = 1,
         epoch: int = 0,
-        batches_done: int = 0,
+        steps_done: int = 0,
         both_orders: bool = False,
     ) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]  # it only asks for the length
         self.lengths = numpy.asarray(lengths)
         self.orders = 1 + both_orders
         self.pairs = len(lengths) // self.orders
-        self.pairs_per_step = batch_size * num_replicas
+        self.pairs_per_step = pairs_per_step
+        self.parts = parts
         self.window = window
         self.epoch = epoch
-        self._start = (epoch, batches_done)
+        self.sizes: list[int] = []
+        self._start = (epoch, steps_done)
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
-        return len(self._starts()) * self.orders
+        return len(self._starts()) * self.orders * self.parts
 
     def __iter__(self) -> Iterator[list[int]]:
         """Return this process's batches of the epoch."""
-        epoch, batches_done = self._start
-        batches = self._epoch_batches()[batches_done * (self.epoch == epoch) :]
-        return (batch[self.rank :: self.num_replicas].tolist() for batch in batches)
+        batches = [part for step in self._epoch_steps() for part in numpy.array_split(step, self.parts)]
+        self.sizes = [len(batch) for batch in batches]
+        epoch, steps_done = self._start
+        left = batches[steps_done * self.parts * (self.epoch == epoch) :]
+        return (batch[self.rank :: self.num_replicas].tolist() or [0] for batch in left)
 
-    def _epoch_batches(self) -> list[Rows]:
+    def weight(self, batch: int, accumulated: int, batches: int) -> float:
+        """Return by what a batch's mean loss is multiplied, so that all pairs of an optimizer step weigh the same.
+
+        The Trainer divides the sum of an optimizer step's losses by processes and accumulated batches, also where the
+        last step of an epoch has fewer of these, or of pairs.
+
+        Args:
+            batch: The batch's number in the epoch.
+            accumulated: Batches of a process that the Trainer accumulates.
+            batches: Batches of a process in the epoch.
+        """
+        own = len(range(self.rank, self.sizes[batch], self.num_replicas))
+        first = batch // accumulated * accumulated
+        of_step = sum(self.sizes[first : min(first + accumulated, batches)])
+        return own * self.num_replicas * accumulated / of_step if own else 0.0
+
+    def _epoch_steps(self) -> list[Rows]:
         generator = numpy.random.default_rng([self.seed, self.epoch])
         passes = [generator.permutation(self.pairs)]
         if self.orders == 2:  # each pair in one order, drawn at random, and then each in the other
             swapped = generator.integers(2, size=self.pairs)
             again = generator.permutation(self.pairs)
             passes = [passes[0] + self.pairs * swapped[passes[0]], again + self.pairs * (1 - swapped[again])]
-        batches = [batch for order in passes for batch in self._cut(order)]
+        steps = [step for order in passes for step in self._cut(order)]
         if not self.window:
-            return batches
-        batches = [batches[i] for i in generator.permutation(len(batches))]
-        largest = max(range(len(batches)), key=lambda i: len(batches[i]) * self.lengths[batches[i]].max())
-        batches.insert(0, batches.pop(largest))
-        return batches
+            return steps
+        steps = [steps[i] for i in generator.permutation(len(steps))]
+        largest = max(range(len(steps)), key=lambda i: len(steps[i]) * self.lengths[steps[i]].max())
+        steps.insert(0, steps.pop(largest))
+        return steps
 
     def _cut(self, order: Rows) -> list[Rows]:
         if width := self.pairs_per_step * self.window:
@@ -103,8 +130,7 @@ class TrainingBatches(DistributedSampler[list[int]]):
         return numpy.split(order, self._starts()[1:])
 
     def _starts(self) -> range:
-        # A rest that leaves a process without a pair goes into the batch before it.
-        return range(0, self.pairs - self.num_replicas + 1, self.pairs_per_step)
+        return range(0, self.pairs, self.pairs_per_step)
 
 
 class EvaluationBatches(DistributedSampler[list[int]]):

@@ -9,7 +9,7 @@ from mrpc_lightning.pairs.sources import ROLES
 
 PATHS = ("data_dir", "train_file", "validation_file", "test_file", "predict_file")
 # 8 tokens: both sentences keep at least one word between the three or four special tokens.
-LEAST = {"max_length": 8, "batch_size": 1, "eval_batch_size": 1, "pad_to_multiple_of": 1, "num_workers": 0}
+LEAST = {"max_length": 8, "global_batch_size": 1, "eval_batch_size": 1, "pad_to_multiple_of": 1, "num_workers": 0}
 
 
 def check_values(values: MutableMapping[Any, Any]) -> None:

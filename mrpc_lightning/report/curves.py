@@ -96,7 +96,7 @@ def diagnose(
             "erratic",
             f"from one epoch to the next, {swings}",
             "Steps are too large, or validation pairs too few: try a smaller model.learning_rate, a larger "
-            "data.batch_size, or more warmup.",
+            "data.global_batch_size, or more warmup.",
         )
     # The kept epoch is chosen by F1: while F1 or accuracy reaches new heights there is something to gain.
     gain = max(GAIN, 0.5 / pairs)

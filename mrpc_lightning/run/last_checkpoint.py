@@ -14,7 +14,7 @@ from mrpc_lightning.run.finite import diverged
 from mrpc_lightning.run.resume import how_to_resume
 from mrpc_lightning.run.run import Run
 from mrpc_lightning.run.signals import StopRequest, requeue
-from mrpc_lightning.run.state import check_paths, moved, process_state, restore_process
+from mrpc_lightning.run.state import check_paths, moved, process_state, restore_process, shared_out
 
 # Unless a number of steps is set, writing takes at most this share of the time; in the middle of an epoch at least this
 # many seconds lie between two writes.
@@ -148,7 +148,15 @@ class LastCheckpoint(Callback):
         Raises:
             InputError: If the checkpoint names a file outside its run as its own.
         """
-        self._restored = checkpoint["processes"][trainer.global_rank]
+        data, states = checkpoint["MRPCDataModule"], checkpoint["processes"]
+        if "parts" not in data["position"]:
+            raise InputError("the run was begun with an older version, whose batches had other pairs; start a new one")
+        rank, step = trainer.global_rank, checkpoint["global_step"]
+        self._restored = states[rank] if len(states) == trainer.world_size else shared_out(states, rank, step)
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):  # of batches; a step may now have more or fewer
+            for name, value in counts.items():
+                counts[name] = value * trainer.accumulate_grad_batches // data["position"]["parts"]
         self._validation_progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)

@@ -47,7 +47,7 @@ def log_hyperparameters(
         "seed": config.seed_everything,
         "max_epochs": trainer.max_epochs,
         "precision": str(trainer.precision),
-        "pairs_per_step": config.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size,
+        "pairs_per_step": config.data.global_batch_size,
         "max_length": config.data.max_length,
         **{name: value for name, value in model.hparams.items() if isinstance(value, str | float | bool)},
     }
@@ -112,7 +112,7 @@ class RunRecorder(Callback):
             print(printable(f"ancestor  {describe(ancestor)}"))
         print(f"precision {trainer.precision}, {self.reason}")
         if trainer.world_size > 1:
-            print(f"devices   {trainer.world_size} processes, each with its part of every batch")
+            print(f"devices   {trainer.world_size} processes, each with its part of every optimizer step")
         print(
             f"schedule  {epochs}{count(steps, 'optimizer step')}, "
             f"{warmup_steps(hparams['warmup'], steps):,} of them warmup; learning rate {hparams['learning_rate']:g}, "

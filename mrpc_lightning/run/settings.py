@@ -95,7 +95,7 @@ def check_settings(config: Any) -> None:
     devices, cores = str(trainer.devices), os.cpu_count() or 1
     on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu and devices.isdigit() and int(devices) > cores:
-        raise InputError(f"trainer.devices {devices}: this machine has {cores} cores, and a process needs one")
+        rank_zero_warn(f"trainer.devices {devices}: this machine has {cores} cores, which the processes share")
     if config.get("checkpoint_every") is not None and config.checkpoint_every < 1:
         raise InputError(f"--checkpoint_every {config.checkpoint_every}: at least 1 optimizer step, or null")
     if config.model.compile and not config.data.pad_to_multiple_of:

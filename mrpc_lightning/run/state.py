@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,34 @@ def process_state(module: LightningModule) -> dict[str, Any]:
     }
 
 
+def shared_out(states: Sequence[Mapping[str, Any]], rank: int, step: int) -> dict[str, Any]:
+    """Return the state of a process where a run goes on with another number of them.
+
+    The first process takes over what all of them counted. Each one draws random numbers of its own.
+
+    Args:
+        states: What `process_state` returned on each process.
+        rank: The process.
+        step: Optimizer steps so far.
+    """
+    metrics = {
+        name: {key: sum(state["metrics"][name][key] for state in states) * (rank == 0) for key in values}
+        for name, values in states[0]["metrics"].items()
+    }
+    seed = int(numpy.random.SeedSequence([rank, step]).generate_state(1)[0])
+    return {"metrics": metrics, "random": {"seed": seed}}
+
+
 def restore_process(module: LightningModule, state: Mapping[str, Any]) -> None:
-    """Set what `process_state` returned."""
+    """Set what `process_state` or `shared_out` returned."""
     saved, device = state["random"], module.device
+    metrics = dict(module.named_modules())
+    for name, values in state["metrics"].items():
+        for key, value in values.items():
+            setattr(metrics[name], key, value.to(device))
+    if "seed" in saved:
+        torch.manual_seed(saved["seed"])
+        return
     version, key, gauss = saved["python"]
     random.setstate((version, tuple(key), gauss))
     name, words, *rest = saved["numpy"]
@@ -48,10 +73,6 @@ def restore_process(module: LightningModule, state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(saved["cuda"].cpu(), device)
     if saved["mps"] is not None and device.type == "mps":
         torch.mps.set_rng_state(saved["mps"].cpu())
-    metrics = dict(module.named_modules())
-    for name, values in state["metrics"].items():
-        for key, value in values.items():
-            setattr(metrics[name], key, value.to(device))
 
 
 def check_paths(state: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ BEFORE_A_RUN = {
         "say what to do: fit, validate, test, predict, export, runs, compare, study; for example: .*demo.yaml",
     ),
     "no number": (["fit", "--model.learning_rate=fast"], "--model.learning_rate fast: expected float"),
-    "no whole number": (["fit", "--data.batch_size=1.5"], "--data.batch_size 1.5: expected int"),
+    "no whole number": (["fit", "--data.global_batch_size=1.5"], "--data.global_batch_size 1.5: expected int"),
     "no split": (["fit", "--data.test_split=dev"], "--data.test_split dev: expected train, validation, test or null"),
     "no precision": (["fit", "--trainer.precision=8"], "--trainer.precision 8: expected .*bf16-mixed.* or null"),
     "linked flag": (["fit", "--data.model_name=x"], "must be given via .*model.model_name"),
@@ -204,8 +204,8 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
     ),
     "another batch size": (
         lambda: None,
-        [*RESUME, "--data.batch_size=4"],
-        "--data.batch_size 4: the run was .* with 8",
+        [*RESUME, "--data.global_batch_size=4"],
+        "--data.global_batch_size 4: the run was .* with 8",
     ),
     "other pairs": (
         lambda: None,

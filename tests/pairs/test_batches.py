@@ -12,7 +12,7 @@ Batches = list[list[int]]
 
 
 def epoch(number: int = 0, lengths: list[int] = LENGTHS, **options: Any) -> Batches:
-    size, seed, window = options.pop("batch_size", 16), options.pop("seed", 42), options.pop("window", WINDOW)
+    size, seed, window = options.pop("pairs_per_step", 16), options.pop("seed", 42), options.pop("window", WINDOW)
     batches = TrainingBatches(lengths, size, seed, window, **options)
     batches.set_epoch(number)
     made = list(batches)
@@ -68,7 +68,7 @@ def test_the_first_batches_of_an_evaluation_are_not_all_short_or_all_long() -> N
 
 @pytest.mark.parametrize("done", [1, 100, 229, 230])
 def test_an_epoch_can_be_entered_at_any_batch_and_the_next_one_is_whole(done: int) -> None:
-    batches = TrainingBatches(LENGTHS, 16, 42, WINDOW, epoch=2, batches_done=done)
+    batches = TrainingBatches(LENGTHS, 16, 42, WINDOW, epoch=2, steps_done=done)
     batches.set_epoch(2)
     assert list(batches) == epoch(2)[done:]
     assert len(batches) == 230, "Lightning counts whole epochs"
@@ -79,20 +79,69 @@ def test_an_epoch_can_be_entered_at_any_batch_and_the_next_one_is_whole(done: in
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("pairs", [3, 4, 48, 49, 50, 51, 408, 3668])
 @pytest.mark.parametrize("batch_size", [1, 16])
-def test_each_pair_is_on_one_process_once_an_epoch(pairs: int, processes: int, batch_size: int) -> None:
-    for make in (epoch, evaluation):
-        for options in ({}, {"window": 0}) if make is epoch else ({},):
-            shares = [
-                make(lengths=LENGTHS[:pairs], batch_size=batch_size, num_replicas=processes, rank=rank, **options)
-                for rank in range(processes)
-            ]
-            rows = Counter(row for share in shares for batch in share for row in batch)
-            assert rows == Counter(range(pairs))
-            assert len({len(share) for share in shares}) == 1, "a process with fewer batches leaves the others waiting"
-            sizes = [len(batch) for share in shares for batch in share]
-            assert min(sizes) >= 1 and max(sizes) <= batch_size + 1
-            for step in zip(*shares, strict=True):
-                assert max(map(len, step)) - min(map(len, step)) <= 1
+def test_each_pair_is_evaluated_on_one_process(pairs: int, processes: int, batch_size: int) -> None:
+    lengths = LENGTHS[:pairs]
+    shares = [evaluation(lengths, batch_size, num_replicas=processes, rank=rank) for rank in range(processes)]
+    assert Counter(row for share in shares for batch in share for row in batch) == Counter(range(pairs))
+    assert len({len(share) for share in shares}) == 1, "a process with fewer batches leaves the others waiting"
+    sizes = [len(batch) for share in shares for batch in share]
+    assert min(sizes) >= 1 and max(sizes) <= batch_size + 1
+    for step in zip(*shares, strict=True):
+        assert max(map(len, step)) - min(map(len, step)) <= 1
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+@pytest.mark.parametrize("pairs", [6, 7, 48, 49, 53, 54, 59, 408, 3668])
+@pytest.mark.parametrize("processes,parts", [(1, 1), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)])
+@pytest.mark.parametrize("per_step", [6, 48])
+def test_a_step_sees_the_same_pairs_on_any_number_of_processes_and_in_any_number_of_batches(
+    pairs: int, processes: int, parts: int, window: int, per_step: int
+) -> None:
+    alone = epoch(1, LENGTHS[:pairs], pairs_per_step=per_step, window=window)
+    shares = [
+        epoch(
+            1, LENGTHS[:pairs], pairs_per_step=per_step, window=window, num_replicas=processes, rank=rank, parts=parts
+        )
+        for rank in range(processes)
+    ]
+    assert len({len(share) for share in shares}) == 1, "a process with fewer batches leaves the others waiting"
+    batches = [*zip(*shares, strict=True)]
+    steps = [batches[start : start + parts] for start in range(0, len(batches), parts)]
+    assert all(len(rows) >= 1 for batch in batches for rows in batch), "a process without a pair makes the others wait"
+    for batch in batches:
+        assert max(map(len, batch)) - min(map(len, batch)) <= 1
+    for step, expected in zip(steps, alone, strict=True):
+        rows = [row for batch in step for rows in batch for row in rows]
+        if len(expected) >= processes * parts:
+            assert Counter(rows) == Counter(expected)
+        else:
+            assert {*rows} <= {*expected, 0} and len(rows) == processes * parts
+
+
+@pytest.mark.parametrize("pairs", [48, 49, 53, 59, 408])
+@pytest.mark.parametrize("processes,parts", [(1, 1), (1, 3), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("batches_left_out", [0, 1])
+def test_each_pair_of_an_optimizer_step_weighs_the_same(
+    pairs: int, processes: int, parts: int, batches_left_out: int
+) -> None:
+    samplers = [TrainingBatches(LENGTHS[:pairs], 12, 42, WINDOW, processes, rank, parts) for rank in range(processes)]
+    batches = [*zip(*samplers, strict=True)]
+    count = len(batches) - batches_left_out * (parts > 1)  # trainer.limit_train_batches may cut a step
+    for start in range(0, count, parts):
+        # What the Trainer makes of losses that count pairs: DDP's mean over processes, its own over all batches.
+        total = sum(
+            sampler.weight(number, parts, count) / processes / parts
+            for number in range(start, min(start + parts, count))
+            for sampler in samplers
+        )
+        assert total == pytest.approx(1, abs=1e-12)
+        each = [
+            (sampler.weight(number, parts, count) / len(rows), rows)
+            for number in range(start, min(start + parts, count))
+            for sampler, rows in zip(samplers, batches[number], strict=True)
+        ]
+        assert len({round(weight, 12) for weight, _ in each if weight}) == 1
+        assert all(weight or rows == [0] for weight, rows in each), "what comes again weighs nothing"
 
 
 @pytest.mark.parametrize("window", [0, WINDOW])
@@ -108,5 +157,5 @@ def test_both_orders_of_a_pair_come_once_an_epoch_and_never_in_one_batch(window:
     assert len(batches) == 2 * len(epoch(num_replicas=replicas, rank=0)), "twice the steps"
     mixed = [batch for batch in batches if {row < 3668 for row in batch} == {True, False}]
     assert len(mixed) > 0.9 * len(batches), "which order comes first is drawn for each pair"
-    entered = TrainingBatches(LENGTHS * 2, 16, 42, window, replicas, 0, epoch=0, batches_done=100, both_orders=True)
+    entered = TrainingBatches(LENGTHS * 2, 16, 42, window, replicas, 0, steps_done=100, both_orders=True)
     assert list(entered) == parts[0][100:]

@@ -28,7 +28,7 @@ PAIR = ("Rents in Oslo rose", "In Oslo rents fell")
 # What other trainers call it: (what a person types, what it is called here).
 OTHER_NAMES = {
     "epochs of the HF Trainer": (["--num_train_epochs", "3"], "--trainer.max_epochs"),
-    "batch size of the HF Trainer": (["--per_device_train_batch_size", "8"], "--data.batch_size"),
+    "batch size of the HF Trainer": (["--per_device_train_batch_size", "8"], "--data.global_batch_size"),
     "evaluation's batch size": (["--per_device_eval_batch_size=8"], "--data.eval_batch_size"),
     "learning rate": (["--learning_rate", "1e-4"], "--model.learning_rate"),
     "learning rate, short": (["--lr", "1e-4"], "--model.learning_rate"),
@@ -48,7 +48,7 @@ OTHER_NAMES = {
 
 def make_data(encoder: str, **values: Any) -> MRPCDataModule:
     files = {"train_file": "train.csv", "validation_file": "validation.csv"}
-    return MRPCDataModule(model_name=encoder, **{**files, "max_length": 48, "batch_size": 8, **values})
+    return MRPCDataModule(model_name=encoder, **{**files, "max_length": 48, "global_batch_size": 8, **values})
 
 
 def make_trainer() -> Trainer:
@@ -130,7 +130,7 @@ def test_a_logger_whose_package_is_missing_says_in_a_short_line_what_to_install(
 def test_a_mistyped_key_is_named_with_its_config_file_and_line(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("good.yaml").write_text("data:\n  batch_size: 4\n")
+    Path("good.yaml").write_text("data:\n  global_batch_size: 4\n")
     Path("typo.yaml").write_text("seed_everything: 1\nmodel:\n  warmup: 0.2\n  learning_rat: 3\n")
     message = fails(capsys, ["fit", *arguments, "--config=good.yaml", "--config=typo.yaml"])
     assert "learning_rat" in message and "model.learning_rate" in message

@@ -32,7 +32,7 @@ def trained(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_csv(folder / "train.csv", make_rows(240))
         write_csv(folder / "validation.csv", make_rows(40, seed=1))
         files = ["--data.train_file=train.csv", "--data.validation_file=validation.csv", "--data.max_length=48"]
-        learning = ["--model.learning_rate=5e-3", "--data.batch_size=8", "--trainer.max_epochs=2"]
+        learning = ["--model.learning_rate=5e-3", "--data.global_batch_size=8", "--trainer.max_epochs=2"]
         main(["fit", f"--model.model_name={encoder}", *files, *learning, "--trainer.precision=32-true", CPU])
     assert read(folder / RUN / "metrics.json")["accuracy"] > 0.9
     return folder

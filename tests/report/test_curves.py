@@ -145,7 +145,12 @@ def test_a_run_whose_steps_are_far_too_large_collapses(project: Path, arguments:
 
 @pytest.mark.slow
 def test_a_run_whose_steps_are_too_large_is_erratic(project: Path, arguments: list[str]) -> None:
-    large = ["--trainer.max_epochs=100", "--early_stopping.patience=9", "--model.warmup=0", "--data.batch_size=4"]
+    large = [
+        "--trainer.max_epochs=100",
+        "--early_stopping.patience=9",
+        "--model.warmup=0",
+        "--data.global_batch_size=4",
+    ]
     found = []
     for rate, seed in (
         ("8e-3", 2),

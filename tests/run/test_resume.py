@@ -133,7 +133,7 @@ def test_a_run_that_was_stopped_before_it_was_scored_is_scored_when_it_is_resume
 def test_a_run_that_max_steps_ended_in_mid_epoch_goes_on_with_the_rest_of_its_pairs(
     project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["fit", *arguments, "--trainer.max_epochs=-1", "--data.batch_size=8"]
+    words = ["fit", *arguments, "--trainer.max_epochs=-1", "--data.global_batch_size=8"]
     seen: list[tuple[int, ...]] = []
     original = ParaphraseClassifier.training_step
 
@@ -205,7 +205,7 @@ def test_the_comparison_fails_where_a_part_of_the_state_is_forgotten(
     stop(["fit", *arguments, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"], monkeypatch, 3)
     content = load(LAST)
     if forgotten == "position":
-        content["MRPCDataModule"]["position"]["batches_done"] = 0
+        content["MRPCDataModule"]["position"]["steps_done"] = 0
     elif forgotten == "metrics":
         for metric in content["processes"][0]["metrics"].values():
             for value in metric.values():

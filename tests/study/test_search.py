@@ -13,7 +13,7 @@ from mrpc_lightning.study.plan import Unit
 from mrpc_lightning.study.search import Search, ends, space
 
 STUDY = Path("tb_logs/study")
-RANGES = ["model.learning_rate=1e-4..1e-2:log", "data.batch_size=4..8", "model.symmetric=false,true"]
+RANGES = ["model.learning_rate=1e-4..1e-2:log", "data.global_batch_size=4..8", "model.symmetric=false,true"]
 
 
 def finish(unit: Unit, f1: float) -> None:
@@ -35,7 +35,10 @@ def test_a_search_chooses_within_its_ranges_and_keeps_what_it_has_chosen(
     assert len({one["model.learning_rate"] for one in found}) == 5, "no value is drawn anew by another command"
     for one in found:
         assert 1e-4 <= float(one["model.learning_rate"]) <= 1e-2
-        assert one["data.batch_size"] in ("4", "5", "6", "7", "8") and one["model.symmetric"] in ("false", "true")
+        assert one["data.global_batch_size"] in ("4", "5", "6", "7", "8") and one["model.symmetric"] in (
+            "false",
+            "true",
+        )
     assert {unit.seed for unit in search.units()} == {1, 2}
     with pytest.raises(InputError, match="is a search of model.learning_rate=1e-4..1e-2:log .*; give another --name"):
         Search(STUDY, RANGES[:1], trials=5, seeds=2, folds=None).units()
@@ -85,13 +88,13 @@ def test_both_ends_of_a_range_are_tried_before_anything_runs(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert [dict(one.values) for one in ends(RANGES)] == [
-        {"model.learning_rate": "0.0001", "data.batch_size": "4", "model.symmetric": "false"},
-        {"model.learning_rate": "0.01", "data.batch_size": "8", "model.symmetric": "true"},
+        {"model.learning_rate": "0.0001", "data.global_batch_size": "4", "model.symmetric": "false"},
+        {"model.learning_rate": "0.01", "data.global_batch_size": "8", "model.symmetric": "true"},
     ]
     words = ["study", *arguments, "--search"]
     assert "--model.learning_rate 5: at most 1" in fails(capsys, [*words, "model.learning_rate=1..5"])
     assert "model.learning_rate" in fails(capsys, [*words, "model.learning_rat=1e-4..1e-3"])
-    assert "leave --grid out" in fails(capsys, [*words, RANGES[0], "--grid", "data.batch_size=4,8"])
+    assert "leave --grid out" in fails(capsys, [*words, RANGES[0], "--grid", "data.global_batch_size=4,8"])
     assert "--trials: goes with --search" in fails(capsys, ["study", *arguments, "--trials=3"])
     assert not Path("tb_logs").exists()
 

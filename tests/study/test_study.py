@@ -27,10 +27,11 @@ STUDY = Path("tb_logs/study")
 
 
 def test_a_grid_is_every_combination_with_the_first_values_first() -> None:
-    found = settings(["model.learning_rate=2e-5,5e-5", "data.batch_size=16,32"])
+    found = settings(["model.learning_rate=2e-5,5e-5", "data.global_batch_size=16,32"])
     names = [setting.name for setting in found]
-    assert names[0] == "learning_rate 2e-5, batch_size 16" and names[1] == "learning_rate 2e-5, batch_size 32"
-    assert found[3].words([]) == ["--model.learning_rate=5e-5", "--data.batch_size=32"]
+    assert names[0] == "learning_rate 2e-5, global_batch_size 16"
+    assert names[1] == "learning_rate 2e-5, global_batch_size 32"
+    assert found[3].words([]) == ["--model.learning_rate=5e-5", "--data.global_batch_size=32"]
     assert [setting.name for setting in settings([])] == ["as configured"]
     assert settings(["model.label_names=[a,b],[c,d]"])[1].words([]) == ["--model.label_names=[c,d]"]
     encoders = settings(["model.model_name=google-bert/bert-base-uncased,tb_logs/stsb/version_0"])
@@ -72,8 +73,8 @@ def test_a_grid_that_makes_no_sense_is_refused(grid: list[str], reason: str) -> 
     [
         (["--seeds=0"], "--seeds 0"),
         (["--grid", "model.learning_rat=1,2"], "model.learning_rate"),
-        (["--grid", "data.batch_size=8,sixteen"], "--data.batch_size sixteen: expected int"),
-        (["--grid", "data.batch_size=16,016"], "the same as another setting"),
+        (["--grid", "data.global_batch_size=8,sixteen"], "--data.global_batch_size sixteen: expected int"),
+        (["--grid", "data.global_batch_size=16,016"], "the same as another setting"),
         (["--name=../other"], "--name ../other: a folder's name"),
         (["--seed_everything=3"], "say how many with --seeds"),
         (["--folds=1"], "--folds 1: at least 2"),
