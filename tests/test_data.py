@@ -17,7 +17,7 @@ from mrpc_lightning.pairs.sources import digest
 
 
 def make_data(encoder: str, **options: Any) -> MRPCDataModule:
-    data = MRPCDataModule(encoder, **{"max_length": 48, "batch_size": 8, "eval_batch_size": 7, **options})
+    data = MRPCDataModule(encoder, **{"max_length": 48, "global_batch_size": 8, "eval_batch_size": 7, **options})
     data.setup("fit")
     return data
 
@@ -229,7 +229,11 @@ def test_paths_may_be_path_objects(project: Path, encoder: str) -> None:
 
 def test_fewer_pairs_than_processes_are_refused_whenever_the_processes_are_known(project: Path, encoder: str) -> None:
     data = make_data(encoder, **FILES)
-    data.trainer = SimpleNamespace(world_size=26)  # type: ignore[assignment]  # what it asks for
+    trainer: Any = SimpleNamespace(world_size=26, accumulate_grad_batches=2)  # what it asks for
+    data.trainer = trainer
+    with pytest.raises(InputError, match="global_batch_size 8: cannot be shared among 26 processes of 2 .*; give 52$"):
+        data.setup("fit")
+    data.hparams["global_batch_size"] = 52
     with pytest.raises(InputError, match=r"^validation.csv: too few validation pairs \(25\) for 26 processes"):
         data.setup("fit")
 

@@ -18,7 +18,7 @@ from mrpc_lightning.errors import InputError
 def make_data(folder: Path, encoder: str, pairs: int = 60, **options: Any) -> MRPCDataModule:
     train = write_csv(folder / "train.csv", make_rows(pairs))
     validation = write_csv(folder / "validation.csv", make_rows(25, seed=1))
-    options = {"max_length": 48, "batch_size": 8, "eval_batch_size": 7, **options}
+    options = {"max_length": 48, "global_batch_size": 8, "eval_batch_size": 7, **options}
     return MRPCDataModule(encoder, train_file=str(train), validation_file=str(validation), **options)
 
 
@@ -55,18 +55,39 @@ def test_the_encoder_trains_with_dropout_in_every_epoch(tmp_path: Path, encoder:
     assert not torch.equal(model(**batch), model(**batch))
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("accumulate", [1, 4])
 def test_the_schedule_is_sized_for_the_optimizer_steps_that_run(tmp_path: Path, encoder: str, accumulate: int) -> None:
     watch, model = Watch(), ParaphraseClassifier(encoder, learning_rate=1e-3, warmup=0.25)
     trainer = make_trainer(tmp_path, max_epochs=2, accumulate_grad_batches=accumulate, callbacks=[watch])
     trainer.fit(model, make_data(tmp_path, encoder))
-    steps = 2 * -(-8 // accumulate)  # 60 pairs in batches of 8 make 8 batches an epoch
+    steps = 2 * 8  # 60 pairs, 8 an optimizer step
     warmup = round(0.25 * steps)
     assert trainer.global_step == len(watch.rates) == steps
     assert watch.rates[0] == 0
     assert watch.rates[warmup] == pytest.approx(1e-3) == max(watch.rates)
     assert watch.rates[-1] == pytest.approx(1e-3 / (steps - warmup))
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"class_weights": [3.0, 0.5]}, {"label_smoothing": 0.1}], ids=str)
+def test_all_pairs_of_an_optimizer_step_weigh_the_same_in_however_many_batches_they_come(
+    tmp_path: Path, encoder: str, options: dict[str, Any]
+) -> None:
+    # 61 pairs: the last step of an epoch has 5, in batches of 1 or 2, or of 1 and of none.
+    weights, curves = [], []
+    for accumulate in (1, 2, 4, 8):
+        torch.manual_seed(0)
+        model = ParaphraseClassifier(encoder, learning_rate=1e-3, hidden_dropout=0.0, attention_dropout=0.0, **options)
+        trainer = make_trainer(tmp_path, max_epochs=2, accumulate_grad_batches=accumulate)
+        trainer.fit(model, make_data(tmp_path, encoder, pairs=61))
+        assert trainer.global_step == 16 and trainer.num_training_batches == 8 * accumulate
+        # The gradient of a key's bias is 0 but for rounding, which Adam makes large.
+        trained = [weight.detach() for name, weight in model.named_parameters() if not name.endswith("key.bias")]
+        weights.append(torch.cat([weight.flatten() for weight in trained]))
+        curves.append([float(trainer.callback_metrics[name]) for name in ("train_loss", "train_f1", "val_loss")])
+    for other, curve in zip(weights[1:], curves[1:], strict=True):
+        torch.testing.assert_close(other, weights[0], atol=1e-5, rtol=1e-4)
+        assert curve == pytest.approx(curves[0], abs=1e-5)
 
 
 def test_a_tiny_model_overfits_a_tiny_corpus(tmp_path: Path, encoder: str) -> None:

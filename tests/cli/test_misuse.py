@@ -105,7 +105,7 @@ BEFORE_A_RUN = {
         ["fit", "--trainer.accelerator=gpu"],
         "callback value: No supported gpu backend found",
     ),
-    "more processes than cores": (["fit", "--trainer.devices=999"], "--trainer.devices 999: this machine has"),
+    "more processes than pairs": (["fit", "--trainer.devices=999"], "global_batch_size 8: cannot be .* 999 processes"),
     "a step too far": (["fit", "--model.learning_rate=1e40"], "--model.learning_rate 1e\\+40: at most 1"),
     "no epochs": (["fit", "--trainer.max_epochs=0"], "--trainer.max_epochs 0: at least 1"),
     "a config file in front": (["--config=typo.yaml", "fit"], "flags and --config go after fit|typo|learning_rat"),
@@ -217,10 +217,10 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
         [*RESUME, "--trainer.precision=64-true"],
         '--trainer.precision "64-true"',
     ),
-    "other processes": (
+    "processes without equal shares": (
         lambda: None,
-        [*RESUME, "--trainer.devices=2"],
-        "--trainer.devices: the run is on 1 processes",
+        [*RESUME, "--trainer.devices=3"],
+        "data.global_batch_size 8: cannot be shared among 3 processes; give 6 or 9",
     ),
     "a trial of a resumed run": (
         lambda: None,
