@@ -83,6 +83,7 @@ class ParaphraseClassifier(LightningModule):
         self.train_metrics, self.val_metrics, self.test_metrics = map(EpochMetrics, ("train", "val", "test"))
         self.class_weights: torch.Tensor | None
         self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
+        self._step_loss = torch.zeros(())  # of the optimizer step so far
         self.saved_metrics: dict[str, float] = {}  # the latest of validation and training
         self.tokenizer: PreTrainedTokenizerBase | None = None  # this and the next three are for `predict` alone
         self.max_length, self.columns = 128, ["sentence1", "sentence2"]
@@ -224,17 +225,21 @@ class ParaphraseClassifier(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch: cross-entropy, maybe smoothed, weighted, and against `soft_labels`.
 
-        It is multiplied so that all pairs of an optimizer step weigh the same; the mean of all processes is
+        It is multiplied so that all pairs of an optimizer step weigh the same; the mean of these pairs is logged as
         `train_loss_step`. The epoch's `train_loss` is the plain cross-entropy, as `val_loss` is.
         """
         trainer, weight = self.trainer, 1.0
+        accumulated, batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
         if isinstance(sampler := getattr(trainer.train_dataloader, "sampler", None), TrainingBatches):
-            weight = sampler.weight(batch_idx, trainer.accumulate_grad_batches, int(trainer.num_training_batches))
+            weight = sampler.weight(batch_idx, accumulated, batches)
         metrics = self.train_metrics if weight else None  # of a pair that comes again, to keep a process busy
         options = {"weight": self.class_weights, "label_smoothing": self.hparams["label_smoothing"]}
         target = batch.get("soft_labels", batch["labels"])
         loss = weight * self._step(batch, metrics, target=target, **options)
-        self.log("train_loss_step", loss, prog_bar=True, sync_dist=True)
+        so_far = self._step_loss if batch_idx % accumulated else torch.zeros_like(loss)
+        self._step_loss = so_far.detach() + loss.detach() / accumulated
+        if (batch_idx + 1) % accumulated == 0 or batch_idx + 1 == batches:
+            self.log("train_loss_step", self._step_loss, prog_bar=True, sync_dist=True)
         scheduler: Any = self.lr_schedulers()
         self.log("learning_rate", scheduler.get_last_lr()[0])
         return loss
