@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.nn.encoder import load_encoder, restore_encoder
 from mrpc_lightning.nn.metrics import COUNTS, METRICS, EpochMetrics
-from mrpc_lightning.nn.optim import Schedule, make_schedule, parameter_groups
+from mrpc_lightning.nn.optim import Schedule, make_optimizer, make_schedule
 from mrpc_lightning.nn.speedups import make_fast, predicting
 from mrpc_lightning.nn.values import check_values, is_plain
-from mrpc_lightning.pairs.batches import EvaluationBatches, TrainingBatches, make_loader
+from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader, weight_of
 from mrpc_lightning.pairs.tables import Prediction, fill, is_table
 from mrpc_lightning.pairs.tokens import lengths, swap, to_dataset, tokenize, unpack
 
@@ -83,7 +83,7 @@ class ParaphraseClassifier(LightningModule):
         self.train_metrics, self.val_metrics, self.test_metrics = map(EpochMetrics, ("train", "val", "test"))
         self.class_weights: torch.Tensor | None
         self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
-        self._step_loss = torch.zeros(())  # of the optimizer step so far
+        self._step_loss: Any = 0.0  # of the optimizer step so far
         self.saved_metrics: dict[str, float] = {}  # the latest of validation and training
         self.tokenizer: PreTrainedTokenizerBase | None = None  # this and the next three are for `predict` alone
         self.max_length, self.columns = 128, ["sentence1", "sentence2"]
@@ -228,17 +228,12 @@ class ParaphraseClassifier(LightningModule):
         It is multiplied so that all pairs of an optimizer step weigh the same; the mean of these pairs is logged as
         `train_loss_step`. The epoch's `train_loss` is the plain cross-entropy, as `val_loss` is.
         """
-        trainer, weight = self.trainer, 1.0
-        accumulated, batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
-        if isinstance(sampler := getattr(trainer.train_dataloader, "sampler", None), TrainingBatches):
-            weight = sampler.weight(batch_idx, accumulated, batches)
+        weight, accumulated = weight_of(batch_idx, self.trainer), self.trainer.accumulate_grad_batches
         metrics = self.train_metrics if weight else None  # of a pair that comes again, to keep a process busy
         options = {"weight": self.class_weights, "label_smoothing": self.hparams["label_smoothing"]}
-        target = batch.get("soft_labels", batch["labels"])
-        loss = weight * self._step(batch, metrics, target=target, **options)
-        so_far = self._step_loss if batch_idx % accumulated else torch.zeros_like(loss)
-        self._step_loss = so_far.detach() + loss.detach() / accumulated
-        if (batch_idx + 1) % accumulated == 0 or batch_idx + 1 == batches:
+        loss = weight * self._step(batch, metrics, target=batch.get("soft_labels", batch["labels"]), **options)
+        self._step_loss = loss.detach() / accumulated + (self._step_loss if batch_idx % accumulated else 0.0)
+        if (batch_idx + 1) % accumulated == 0 or batch_idx + 1 == self.trainer.num_training_batches:
             self.log("train_loss_step", self._step_loss, prog_bar=True, sync_dist=True)
         scheduler: Any = self.lr_schedulers()
         self.log("learning_rate", scheduler.get_last_lr()[0])
@@ -287,15 +282,9 @@ class ParaphraseClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make AdamW and its schedule, which advances with each optimizer step."""
-        assert self.model is not None
-        values = self.hparams
-        groups = parameter_groups(self.model, values["weight_decay"], values["learning_rate"], values["layer_decay"])
-        # Where gradients are scaled (fp16) those of a fused optimizer cannot be clipped.
-        fused = self.trainer.strategy.root_device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(groups, lr=values["learning_rate"], fused=fused)
-        if fused:
-            optimizer._step_supports_amp_scaling = False  # else Lightning fears it for bf16, too
-        steps = self.trainer.estimated_stepping_batches
+        values, device, steps = self.hparams, self.trainer.strategy.root_device, self.trainer.estimated_stepping_batches
+        options = {name: values[name] for name in ("weight_decay", "learning_rate", "layer_decay")}
+        optimizer = make_optimizer(self.model, device, self.trainer.precision == "16-mixed", **options)
         schedule = make_schedule(optimizer, values["warmup"], steps, values["schedule"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -1,6 +1,7 @@
 from typing import Any, Literal
 
-from torch.optim import Optimizer
+import torch
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
@@ -39,6 +40,24 @@ def parameter_groups(
             {"params": [one for one in here if id(one) in spared], "weight_decay": 0.0, **rate},
         ]
     return groups
+
+
+def make_optimizer(model: Any, device: torch.device, scaled: bool, learning_rate: float, **options: float) -> AdamW:
+    """Make AdamW, fused where it can be.
+
+    Args:
+        model: The model.
+        device: Where it is trained.
+        scaled: Whether gradients are scaled, as for fp16: those of a fused optimizer cannot be clipped.
+        learning_rate: The schedule's peak.
+        options: What `parameter_groups` takes besides.
+    """
+    fused = device.type in ("cpu", "cuda") and not scaled
+    groups = parameter_groups(model, learning_rate=learning_rate, **options)
+    optimizer = AdamW(groups, lr=learning_rate, fused=fused)
+    if fused:
+        optimizer._step_supports_amp_scaling = False  # else Lightning fears it for bf16, too
+    return optimizer
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:

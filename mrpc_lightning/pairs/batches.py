@@ -133,6 +133,14 @@ class TrainingBatches(DistributedSampler[list[int]]):
         return range(0, self.pairs, self.pairs_per_step)
 
 
+def weight_of(batch: int, trainer: Any) -> float:
+    """Return the `weight` of a batch of the Trainer's; 1 where its loader is another's."""
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    if not isinstance(sampler, TrainingBatches):
+        return 1.0
+    return sampler.weight(batch, trainer.accumulate_grad_batches, trainer.num_training_batches)
+
+
 class EvaluationBatches(DistributedSampler[list[int]]):
     """Batches of row numbers, of pairs of nearly the same length; the same each time.
 
