@@ -64,6 +64,8 @@ def read_checkpoint(checkpoint: Path, key: str = "ckpt_path") -> dict[str, Any]:
         raise InputError(
             f"{key} {checkpoint}: holds something other than weights and plain values; nothing of it was run"
         ) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{key} {checkpoint}: no such file") from error
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise InputError(f"{key} {checkpoint}: not a readable checkpoint; it is damaged or cut short") from error
     needed = ("encoder_config", "hyper_parameters", "datamodule_hyper_parameters", "MRPCDataModule", "loops")

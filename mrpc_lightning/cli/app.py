@@ -12,6 +12,7 @@ from mrpc_lightning.cli.console import quieten
 from mrpc_lightning.cli.instant import answer_at_once, failing_in_one_line, is_list
 from mrpc_lightning.cli.parser import SECTIONS
 from mrpc_lightning.errors import Stopped
+from mrpc_lightning.run.processes import failing_together
 from mrpc_lightning.run.signals import stopping_at_once
 
 
@@ -39,7 +40,8 @@ def main(args: list[str] | None = None) -> CLI | None:
     debug = "--debug" in words
     try:
         with failing_in_one_line(debug, with_dashes), contextlib.ExitStack() as ending, stopping_at_once():
-            cli = CLI(command, words[1:], ending)
+            with failing_together():
+                cli = CLI(command, words[1:], ending)
             commands.run(cli)
             return cli
     except Stopped as stopped:

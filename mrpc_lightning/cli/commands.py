@@ -24,6 +24,7 @@ from mrpc_lightning.pairs.checks import OtherLabels
 from mrpc_lightning.report import final
 from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.run.checkpoint import best_of, describe
+from mrpc_lightning.run.processes import failing_together
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.resume import how_to_resume
 from mrpc_lightning.run.run import LOGS, Run
@@ -50,14 +51,17 @@ def prepare(cli: CLI, stage: str) -> None:
     """Read the pairs and the encoder, and say what was loaded: mistakes show before anything is written or computed."""
     data = cli.datamodule
     data.trainer = cli.trainer
-    try:
-        data.setup(stage)
-    except OtherLabels as error:
-        if cli.checkpoint is None:
-            raise
-        raise InputError(f"{error.what}, the classes of the run: rename them in the file") from error
-    cli.model.setup(stage)
-    announce(cli)
+    with failing_together():
+        try:
+            if stage == "fit" and cli.config.data.test_file:
+                data.read("test")  # a mistake in it shows now, not after training
+            data.setup(stage)
+        except OtherLabels as error:
+            if cli.checkpoint is None:
+                raise
+            raise InputError(f"{error.what}, the classes of the run: rename them in the file") from error
+        cli.model.setup(stage)
+        announce(cli)
 
 
 def announce(cli: CLI) -> None:
@@ -73,8 +77,6 @@ def announce(cli: CLI) -> None:
 def fit(cli: CLI) -> None:
     """Train, score the best checkpoint on the validation split, and close with a table and a report."""
     data, trainer, model = cli.datamodule, cli.trainer, cli.model
-    if cli.config.data.test_file:
-        data.read("test")  # a mistake in it shows now, not after training
     resumed = str(cli.checkpoint) if cli.checkpoint else None
     try:
         prepare(cli, "fit")
@@ -123,7 +125,8 @@ def folder_of(cli: CLI) -> Run:
 
 def predict(cli: CLI) -> None:
     """Predict one pair, those of standard input, or all of a file."""
-    predicting.check(cli.config)
+    with failing_together():
+        predicting.check(cli.config)
     config, values = cli.config, cli.config.data
     calibration = Calibration.at(config.threshold, config.calibrated)
     if config.calibrated:

@@ -50,6 +50,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).split("\n")[0]
             raise InputError(f"{final}: the checkpoint cannot be written: {reason}{kept}") from error
 
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a file; where it is not on all machines, the first process sends what it holds to the others."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            there: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(there, Path(path).is_file())
+            if there[0] and not all(there):
+                is_first = torch.distributed.get_rank() == 0
+                content = [super().load_checkpoint(path, map_location, weights_only) if is_first else {}]
+                torch.distributed.broadcast_object_list(content)
+                return content[0]
+        return super().load_checkpoint(path, map_location, weights_only)
+
 
 def record_facts(trainer: Trainer, recipe: str, job: str | None) -> str:
     """Let each checkpoint of a run say what it was made with.
