@@ -36,7 +36,7 @@ from mrpc_lightning.run.settings import (
     new_run,
     point_loggers,
 )
-from mrpc_lightning.run.signals import StopRequest, slurm_job
+from mrpc_lightning.run.signals import StopRequest, job
 from mrpc_lightning.run.throughput import Throughput
 
 
@@ -137,7 +137,7 @@ class CLI(LightningCLI):
             wanted = kind
         logs = logs_folder(config)
         if wanted is None and fit:
-            found = resume.requeued(newest(logs, "last"), resume.job_key(slurm_job(), self.words), read_checkpoint)
+            found = resume.requeued(newest(logs, "last"), resume.job_key(job(), self.words), read_checkpoint)
             wanted = str(found) if found else None
         if fit and trial and wanted is not None:
             raise InputError("--trainer.fast_dev_run: tries a new run, and --ckpt_path resumes one; leave one out")
@@ -204,7 +204,7 @@ class CLI(LightningCLI):
                 f"changed   from {before} to {trainer.world_size} processes: optimizer steps see the same pairs as "
                 "before, but dropout draws other numbers, so the run is not the same to the last digit"
             )
-        recorder.config = record_facts(trainer, self.recipe, resume.job_key(slurm_job(), self.words))
+        recorder.config = record_facts(trainer, self.recipe, resume.job_key(job(), self.words))
         return trainer
 
     def instantiate_classes(self) -> None:

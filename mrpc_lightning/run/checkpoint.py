@@ -69,14 +69,14 @@ def record_facts(trainer: Trainer, recipe: str, job: str | None) -> str:
     Args:
         trainer: The run's Trainer.
         recipe: The run's recipe as YAML.
-        job: What a requeued SLURM job knows its run by; None outside of SLURM.
+        job: What a SLURM job or torchrun, started again, knows its run by; None without one.
 
     Returns:
         The text of config.yaml: the recipe under the same facts.
     """
     about = describe_run(trainer)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's own stays
-        facts = {"made_with": about, "world_size": trainer.world_size, "slurm_job": job}
+        facts = {"made_with": about, "world_size": trainer.world_size, "job": job}
         trainer.strategy.checkpoint_io = AtomicCheckpointIO(facts)
     return "".join(f"# {name}: {value}\n" for name, value in about.items()) + recipe
 

@@ -28,6 +28,7 @@ NOT_OF_A_RUN = ("config", "ckpt_path", "run", "debug", "trainer.default_root_dir
 OBJECTS = ("accelerator", "strategy", "logger", "callbacks", "plugins", "profiler", "model_registry")
 NAMES = ("accelerator", "strategy", "profiler")  # those that a word may choose among Lightning's own
 KNOWN_LOGGERS = ("lightning.pytorch.loggers.TensorBoardLogger", "lightning.pytorch.loggers.CSVLogger")
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")  # how often the job was started again
 PLAIN = (bool, int, float, str, type(None))
 HIDDEN = "***"  # stands in config.yaml for a secret
 SECRET = re.compile(r"api_?key|token|secret|passw", re.IGNORECASE)
@@ -188,23 +189,23 @@ def check_unfinished(checkpoint: Path, content: Mapping[str, Any], config: Any) 
 
 
 def job_key(job: str | None, words: list[str]) -> str | None:
-    """Return what a SLURM job's run is known by: a hash, as the command line may hold secrets; None without a job."""
+    """Return what a job's run is known by: a hash, as the command line may hold secrets; None without a job."""
     return job and hashlib.sha256("\n".join([job, *words]).encode()).hexdigest()
 
 
 def requeued(last: list[Path], job: str | None, read: Any) -> Path | None:
-    """Return the checkpoint that the same command left behind before its SLURM job was put back into the queue.
+    """Return the checkpoint that the same command left behind before SLURM or torchrun started it again.
 
     Args:
         last: The checkpoints to look through, the newest first.
         job: What `job_key` returned.
         read: Reads a checkpoint.
     """
-    if job is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+    if job is None or not any(int(os.environ.get(name) or 0) for name in RESTARTS):
         return None
     for path in last:
         with contextlib.suppress(InputError):  # another's, or damaged: not the one that is looked for
-            if read(path).get("slurm_job") == job:
+            if read(path).get("job") == job:
                 return path
     return None
 

@@ -14,6 +14,7 @@ from types import FrameType
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 
 from mrpc_lightning.errors import Stopped
@@ -31,6 +32,14 @@ def slurm_job() -> str | None:
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
     return job if re.fullmatch(r"\d+(_\d+)?", job) else None
+
+
+def job() -> str | None:
+    """Return the name of the job that may be started again with the same words: SLURM's, or torchrun's; else None."""
+    if (found := slurm_job()) is not None or not TorchElasticEnvironment.detect():
+        return found
+    name = os.environ["TORCHELASTIC_RUN_ID"]
+    return f"torchrun {os.getppid() if name == 'none' else name}"  # without an id: what starts the processes again
 
 
 def watched() -> list[int]:

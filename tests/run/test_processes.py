@@ -166,6 +166,35 @@ def test_a_run_goes_on_with_another_number_of_processes(project: Path, arguments
     assert two["f1"] == one["f1"] and two["loss"] == pytest.approx(one["loss"], abs=1e-5)
 
 
+# In its first life the second process dies after a step.
+ONE_DIES = ONE_IS_STOPPED.replace("STEP", "9 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'").replace(
+    "SIGTERM", "SIGKILL"
+)
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_dies_goes_on_where_torchrun_starts_it_again(project: Path, arguments: list[str]) -> None:
+    words = ["fit", *arguments, "--checkpoint_every=1", "--trainer.devices=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for code in (ONE_DIES, "from mrpc_lightning.__main__ import entry\nentry()\n"):
+        Path("code.py").write_text(code)
+        # Without --standalone PyTorch 2.13's processes do not find each other again.
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        finished = subprocess.run(
+            [*launcher, "--max-restarts=2", "code.py", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert finished.returncode == 0, finished.stderr
+    interrupted, whole = (load(Path(f"tb_logs/mrpc/version_{n}/checkpoints/last.ckpt")) for n in (0, 1))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "metrics", "processes"):
+        assert differences(whole[part], interrupted[part]) == []
+    assert len([*Path("tb_logs/mrpc").iterdir()]) == 2
+    assert json.loads((RUN / "metrics.json").read_text())["starts"] == 2
+
+
 @pytest.mark.slow
 def test_processes_that_torchrun_starts_agree_on_the_run(project: Path, arguments: list[str]) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "mrpc_lightning"]
