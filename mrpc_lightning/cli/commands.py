@@ -24,7 +24,7 @@ from mrpc_lightning.pairs.checks import OtherLabels
 from mrpc_lightning.report import final
 from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.run.checkpoint import best_of, describe
-from mrpc_lightning.run.processes import failing_together
+from mrpc_lightning.run.processes import failing_together, meet_again
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.resume import how_to_resume
 from mrpc_lightning.run.run import LOGS, Run
@@ -39,6 +39,7 @@ def run(cli: CLI) -> None:
     if cli.command == "study":
         study(cli)
         return
+    meet_again(cli.trainer.strategy.root_device)
     try:
         {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict, "export": export}[cli.command](cli)
     finally:

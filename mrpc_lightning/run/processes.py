@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # its list of names leaves it out
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # its list of names leaves them out
 
 from mrpc_lightning.errors import InputError
 
@@ -77,6 +78,25 @@ def failing_together() -> Iterator[None]:
         raise failed
     if found:
         raise InputError(found) from failed
+
+
+def meet_again(device: torch.device) -> None:
+    """Make a group of the processes that torchrun has started again, before the Trainer does.
+
+    Its store still holds the addresses of those that died, which PyTorch 2.13 would take for the new ones'.
+
+    Args:
+        device: What this process computes on.
+    """
+    attempt, launched = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), _launched()
+    if attempt != "0" and isinstance(launched, TorchElasticEnvironment):
+        store = TCPStore(launched.main_address, launched.main_port, is_master=False)
+        torch.distributed.init_process_group(
+            torch.distributed.get_default_backend_for_device(device),
+            store=PrefixStore(f"mrpc_lightning/group/{attempt}", store),
+            rank=launched.global_rank(),
+            world_size=launched.world_size(),
+        )
 
 
 def _launched() -> TorchElasticEnvironment | SLURMEnvironment | None:

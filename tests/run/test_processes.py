@@ -178,8 +178,7 @@ def test_a_run_whose_process_dies_goes_on_where_torchrun_starts_it_again(project
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for code in (ONE_DIES, "from mrpc_lightning.__main__ import entry\nentry()\n"):
         Path("code.py").write_text(code)
-        # Without --standalone PyTorch 2.13's processes do not find each other again.
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
         finished = subprocess.run(
             [*launcher, "--max-restarts=2", "code.py", *words],
             env=environment,
