@@ -167,8 +167,8 @@ class MRPCDataModule(LightningDataModule):
                     rank_zero_warn(f"{self.source(split)}: {count(left_out, 'row')} left out, as skip_bad_rows says")
             if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
                 raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
-            if split == "train":
-                self._parts()
+            if split == "train" and stage == "fit":
+                self._parts()  # fewer pairs than processes do: some come again
             elif len(self.pairs[split]) < processes:
                 few = f"too few {split} pairs ({len(self.pairs[split])}) for {processes} processes"
                 raise InputError(f"{self.source(split)}: {few}; give fewer trainer.devices")
@@ -236,6 +236,8 @@ class MRPCDataModule(LightningDataModule):
         Raises:
             InputError: If the pairs are others by now.
         """
+        if "parts" not in state_dict["position"]:
+            raise InputError("the checkpoint is of an older version, whose optimizer steps saw other pairs")
         for split in self.other_pairs(state_dict):
             raise InputError(f"{self.source(split)}: not the {split} pairs that the run was started with")
         self._position = dict(state_dict["position"])

@@ -19,7 +19,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED, ParaphraseClassifier
 from mrpc_lightning.origin import lineage, read_checkpoint
 from mrpc_lightning.run import resume
-from mrpc_lightning.run.checkpoint import record_facts, without_weights
+from mrpc_lightning.run.checkpoint import fingerprint, record_facts, without_weights
 from mrpc_lightning.run.finite import FiniteLoss
 from mrpc_lightning.run.last_checkpoint import LastCheckpoint
 from mrpc_lightning.run.processes import from_first_process
@@ -114,17 +114,20 @@ class CLI(LightningCLI):
         self.checkpoint = Path(decided["checkpoint"])
         self.run = self.run or Run.of(self.checkpoint)
         self.content = read_checkpoint(self.checkpoint)
+        if fingerprint(self.checkpoint) != decided["fingerprint"]:
+            raise InputError(f"ckpt_path {self.checkpoint}: is another file than the first process has")
         merge = Merge(parser, self.words)
         if self.command == "fit":
             resume.check_resumable(self.checkpoint, self.content)
             self.config = merge.resume(self.run)
             check_settings(self.config)
+            resume.check_steps(self.content, self.config)
             resume.check_unfinished(self.checkpoint, self.content, self.config)
         else:
             self.config = merge.evaluate(self.content, self.checkpoint)
         self.notes += merge.notes
 
-    def _choose(self) -> dict[str, str | None]:
+    def _choose(self) -> dict[str, Any]:
         """Choose the checkpoint to use, or make the folder of a new run; on the first process alone."""
         self.ending.callback(os.environ.pop, "MRPC_LIGHTNING_DECIDED", None)
         config, fit = self.config, self.command == "fit"
@@ -153,7 +156,11 @@ class CLI(LightningCLI):
             self.ending.callback(self.run.release)
             self.run.lock()
         folder = None if self.run is None else self.run.folder
-        return {name: str(path) if path else None for name, path in (("checkpoint", checkpoint), ("run", folder))}
+        return {
+            "checkpoint": str(checkpoint) if checkpoint else None,
+            "run": str(folder) if folder else None,
+            "fingerprint": fingerprint(checkpoint) if checkpoint and checkpoint.is_file() else None,
+        }
 
     def recipe_of(self, config: Any) -> dict[str, Any]:
         """Return a configuration as plain values, without what is of one command, and without secrets."""
@@ -202,7 +209,7 @@ class CLI(LightningCLI):
         if before != trainer.world_size:
             self.notes.append(
                 f"changed   from {before} to {trainer.world_size} processes: optimizer steps see the same pairs as "
-                "before, but dropout draws other numbers, so the run is not the same to the last digit"
+                "before, but dropout draws other numbers, so that metrics differ"
             )
         recorder.config = record_facts(trainer, self.recipe, resume.job_key(job(), self.words))
         return trainer

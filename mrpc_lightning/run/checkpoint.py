@@ -1,5 +1,6 @@
 """A checkpoint's file: written whole or not at all; `origin.read_checkpoint` reads it."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Args:
         about: What each checkpoint says of its run.
+        several_machines: Whether the processes are on several machines.
     """
 
-    def __init__(self, about: Mapping[str, Any]) -> None:
+    def __init__(self, about: Mapping[str, Any], several_machines: bool = False) -> None:
         super().__init__()
         self.about = about
+        self.several_machines = several_machines
         self.hold = False  # keep a copy of the next checkpoint in memory instead of writing it
         self.held: dict[str, Any] = {}
 
@@ -51,16 +54,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise InputError(f"{final}: the checkpoint cannot be written: {reason}{kept}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a file; where it is not on all machines, the first process sends what it holds to the others."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            there: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(there, Path(path).is_file())
-            if there[0] and not all(there):
-                is_first = torch.distributed.get_rank() == 0
-                content = [super().load_checkpoint(path, map_location, weights_only) if is_first else {}]
-                torch.distributed.broadcast_object_list(content)
-                return content[0]
-        return super().load_checkpoint(path, map_location, weights_only)
+        """Read a file; on several machines the first process does, for all: their disks may be others."""
+        if not self.several_machines:
+            return super().load_checkpoint(path, map_location, weights_only)
+        content: list[Any] = [None]
+        if torch.distributed.get_rank() == 0:
+            try:
+                content = [super().load_checkpoint(path, map_location, weights_only)]
+            except OSError as error:
+                content = [error]
+        torch.distributed.broadcast_object_list(content)
+        if isinstance(content[0], OSError):
+            raise content[0]
+        return dict(content[0])
 
 
 def record_facts(trainer: Trainer, recipe: str, job: str | None) -> str:
@@ -77,8 +83,15 @@ def record_facts(trainer: Trainer, recipe: str, job: str | None) -> str:
     about = describe_run(trainer)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's own stays
         facts = {"made_with": about, "world_size": trainer.world_size, "job": job}
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO(facts)
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO(facts, trainer.num_nodes > 1)
     return "".join(f"# {name}: {value}\n" for name, value in about.items()) + recipe
+
+
+def fingerprint(checkpoint: Path) -> int:
+    """Return what tells a checkpoint's file from another: a checksum of its end, which lists those of all its parts."""
+    with checkpoint.open("rb") as file:
+        file.seek(max(checkpoint.stat().st_size - 2**20, 0))
+        return zlib.crc32(file.read())
 
 
 def best_of(trainer: Trainer, kept: ModelCheckpoint, run: Run) -> str:

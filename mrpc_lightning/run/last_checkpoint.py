@@ -148,15 +148,15 @@ class LastCheckpoint(Callback):
         Raises:
             InputError: If the checkpoint names a file outside its run as its own.
         """
-        data, states = checkpoint["MRPCDataModule"], checkpoint["processes"]
-        if "parts" not in data["position"]:
-            raise InputError("the run was begun with an older version, whose batches had other pairs; start a new one")
-        rank, step = trainer.global_rank, checkpoint["global_step"]
-        self._restored = states[rank] if len(states) == trainer.world_size else shared_out(states, rank, step)
+        position, states = checkpoint["MRPCDataModule"]["position"], checkpoint["processes"]
+        rank, seeds = trainer.global_rank, (position["order_seed"], checkpoint["global_step"])
+        self._restored = states[rank] if len(states) == trainer.world_size else shared_out(states, rank, seeds)
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):  # of batches; a step may now have more or fewer
             for name, value in counts.items():
-                counts[name] = value * trainer.accumulate_grad_batches // data["position"]["parts"]
+                counts[name] = value * trainer.accumulate_grad_batches // position["parts"]
+        if done := position["steps_done"]:  # a run that trainer.max_time ended may have begun another step
+            progress["current"] = dict.fromkeys(progress["current"], done * trainer.accumulate_grad_batches)
         self._validation_progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)

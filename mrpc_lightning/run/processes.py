@@ -1,7 +1,9 @@
 """What all processes of one command must know before the Trainer brings them together."""
 
 import contextlib
+import functools
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +15,13 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # its list of names leaves them out
 
-from mrpc_lightning.errors import InputError
+from mrpc_lightning.errors import InputError, Stopped
 
 # Processes that Lightning starts inherit the environment of the first one.
 VARIABLE = "MRPC_LIGHTNING_DECIDED"
-SECONDS = 120  # that a process waits for the first one to decide
-PREPARING = 1800  # that it waits for the others' pairs: PyTorch's own limit for a group of processes
-_calls = itertools.count()
+SECONDS = 120.0  # that a process waits for the first one to decide
+PREPARING = 1800.0  # that it waits for the others' pairs: PyTorch's own limit for a group of processes
+_decisions, _outcomes = itertools.count(), itertools.count()
 
 
 def from_first_process(decide: Callable[[], str]) -> str:
@@ -36,14 +38,12 @@ def from_first_process(decide: Callable[[], str]) -> str:
     if (launched := _launched()) is None:
         os.environ[VARIABLE] = decide()
         return os.environ[VARIABLE]
-    with _store(launched, SECONDS) as (store, key):
-        if launched.global_rank() == 0:
-            try:
-                store.set(key, f"decided {decide()}")
-            except BaseException as error:
-                store.set(key, f"refused {error}")
-                raise
-        verdict, _, content = store.get(key).decode().partition(" ")
+    store, key = _store(), f"decision/{next(_decisions)}"
+    if launched.global_rank() == 0:
+        decision = decide()  # if it fails, `failing_together` says so
+        store.set(key, f"decided {decision}")
+        return decision
+    verdict, _, content = _read(store, key, SECONDS).partition(" ")
     if verdict == "refused":
         raise InputError(content)
     return content
@@ -57,27 +57,48 @@ def failing_together() -> Iterator[None]:
 
     Raises:
         InputError: On the processes on which nothing went wrong, if it did on another.
+        Stopped: The same, if a signal came to another.
     """
     if (launched := _launched()) is None:
         yield
         return
-    rank, failed = launched.global_rank(), None
+    failed: BaseException | None = None
     try:
         yield
     except BaseException as error:
         failed = error
-    with _store(launched, PREPARING) as (store, key):
-        store.set(f"{key}/{rank}", "" if failed is None else str(failed) or type(failed).__name__)
-        if rank == 0:
-            messages = [store.get(f"{key}/{other}").decode() for other in range(launched.world_size())]
-            first = next((other for other, message in enumerate(messages) if message), 0)
-            where = f" (on process {first} alone: do all machines see the same files?)" if first else ""
-            store.set(key, messages[first] + where * bool(messages[first]))
-        found = store.get(key).decode()
-    if isinstance(failed, BaseException) and not isinstance(failed, InputError):
+    rank, store, key = launched.global_rank(), _store(), f"outcome/{next(_outcomes)}"
+    kind = "" if failed is None else "Stopped" if isinstance(failed, Stopped) else type(failed).__name__
+    outcome = {"kind": kind, "message": str(failed or ""), "signum": getattr(failed, "signum", 0)}
+    try:
+        if rank == 0 and failed is not None:  # the others may wait for a decision
+            store.set(f"decision/{next(_decisions)}", f"refused {failed}")
+        store.set(f"{key}/{rank}", json.dumps(outcome))
+        found = [json.loads(_read(store, f"{key}/{one}", PREPARING)) for one in range(launched.world_size())]
+        _leave(store, key, launched, stays=not any(one["kind"] for one in found))
+    except (RuntimeError, InputError):  # the store's errors: the first process has gone
+        if failed is None:
+            raise
+        found = []
+    if failed is not None and not isinstance(failed, InputError):
         raise failed
-    if found:
-        raise InputError(found) from failed
+    ranks = [number for number, one in enumerate(found) if one["kind"]]
+    if failed is None and ranks:
+        first = found[ranks[0]]
+        if first["kind"] == "Stopped":
+            raise Stopped(first["signum"], first["message"])
+        what = first["message"] if first["kind"] == InputError.__name__ else f"{first['kind']} {first['message']}"
+        raise InputError(what + _where(ranks))
+    if failed is not None:
+        raise InputError(f"{failed}{_where(ranks)}") from failed
+
+
+def _where(ranks: list[int]) -> str:
+    """Say which processes found a fault, where the first one found none."""
+    if not ranks or ranks[0] == 0:
+        return ""
+    several = "processes" if len(ranks) > 1 else "process"
+    return f" (on {several} {', '.join(map(str, ranks))} alone: do all machines see the same files?)"
 
 
 def meet_again(device: torch.device) -> None:
@@ -89,14 +110,18 @@ def meet_again(device: torch.device) -> None:
         device: What this process computes on.
     """
     attempt, launched = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), _launched()
-    if attempt != "0" and isinstance(launched, TorchElasticEnvironment):
-        store = TCPStore(launched.main_address, launched.main_port, is_master=False)
-        torch.distributed.init_process_group(
-            torch.distributed.get_default_backend_for_device(device),
-            store=PrefixStore(f"mrpc_lightning/group/{attempt}", store),
-            rank=launched.global_rank(),
-            world_size=launched.world_size(),
-        )
+    if attempt == "0" or launched is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        torch.distributed.get_default_backend_for_device(device),
+        store=PrefixStore("group", _store()),
+        rank=launched.global_rank(),
+        world_size=launched.world_size(),
+        timeout=timedelta(seconds=PREPARING),
+        device_id=device if device.type == "cuda" else None,
+    )
 
 
 def _launched() -> TorchElasticEnvironment | SLURMEnvironment | None:
@@ -107,26 +132,42 @@ def _launched() -> TorchElasticEnvironment | SLURMEnvironment | None:
     return None if launched is None or launched.world_size() == 1 else launched
 
 
-@contextlib.contextmanager
-def _store(launched: Any, seconds: float) -> Iterator[tuple[TCPStore, str]]:
-    """Open a store that all processes see, with a key of this call's own, until all of them have read what it holds."""
-    is_first = launched.global_rank() == 0
+@functools.cache
+def _store() -> Any:
+    """Open a store that all processes see, once: where the first process holds it, it does so until it ends."""
+    launched = _launched()
+    assert launched is not None
     store = TCPStore(
         launched.main_address,
         launched.main_port,
-        # torchrun has a store of its own at this address.
-        is_master=is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        # torchrun has a store of its own at this address; PyTorch's group shares that of the first process.
+        is_master=launched.global_rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
         multi_tenant=True,
         wait_for_workers=False,
-        timeout=timedelta(seconds=seconds),
+        timeout=timedelta(seconds=PREPARING),
     )
-    key = f"mrpc_lightning/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_calls)}"
-    try:
-        yield store, key
-    finally:
-        store.add(f"{key}/read", 1)
-        if is_first:  # the store ends with this function
-            for _ in range(10 * SECONDS):
-                if store.add(f"{key}/read", 0) >= launched.world_size():
-                    break
-                time.sleep(0.1)
+    return PrefixStore(f"mrpc_lightning/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _read(store: Any, key: str, seconds: float) -> str:
+    """Wait for a value; signals are heard meanwhile.
+
+    Raises:
+        InputError: If it does not come.
+    """
+    until = time.monotonic() + seconds
+    while not store.check([key]):
+        if time.monotonic() > until:
+            raise InputError(f"another process of this command has not answered for {seconds:.0f} s ({key})")
+        time.sleep(0.05)
+    return str(store.get(key).decode())
+
+
+def _leave(store: Any, key: str, launched: Any, stays: bool) -> None:
+    """Let the first process, which may hold the store, end no sooner than the others have read what it holds."""
+    store.add(f"{key}/read", 1)
+    until = time.monotonic() + SECONDS
+    while not stays and launched.global_rank() == 0 and time.monotonic() < until:
+        if store.add(f"{key}/read", 0) >= launched.world_size():
+            return
+        time.sleep(0.05)

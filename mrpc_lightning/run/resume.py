@@ -140,6 +140,26 @@ def check_resumable(checkpoint: Path, content: Mapping[str, Any]) -> None:
         )
     if "processes" not in content:
         raise InputError(f"--ckpt_path {checkpoint}: not written to be resumed, as last.ckpt is; it can be scored")
+    if "parts" not in content["MRPCDataModule"]["position"]:
+        raise InputError(
+            f"--ckpt_path {checkpoint}: of an older version, whose optimizer steps saw other pairs; it can be scored, "
+            "but not resumed"
+        )
+
+
+def check_steps(content: Mapping[str, Any], config: Any) -> None:
+    """Check that settings that count batches go with the number of accumulated batches, where that has changed.
+
+    Raises:
+        InputError: If they do not.
+    """
+    before, now = content["MRPCDataModule"]["position"]["parts"], config.trainer.accumulate_grad_batches
+    for name in ("limit_train_batches", "val_check_interval"):
+        if before != now and config.trainer[name] not in (None, 1.0):
+            raise InputError(
+                f"trainer.accumulate_grad_batches {now}: the run was started with {before}, and its trainer.{name} "
+                f"{config.trainer[name]:g} counts batches; leave the flag out"
+            )
 
 
 def check_place(checkpoint: Path) -> None:

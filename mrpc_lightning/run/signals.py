@@ -38,8 +38,8 @@ def job() -> str | None:
     """Return the name of the job that may be started again with the same words: SLURM's, or torchrun's; else None."""
     if (found := slurm_job()) is not None or not TorchElasticEnvironment.detect():
         return found
-    name = os.environ["TORCHELASTIC_RUN_ID"]
-    return f"torchrun {os.getppid() if name == 'none' else name}"  # without an id: what starts the processes again
+    # The id is the user's, who may give it again; what starts the processes again is their parent.
+    return f"torchrun {os.environ.get('TORCHELASTIC_RUN_ID')} {os.getppid()}"
 
 
 def watched() -> list[int]:

@@ -36,7 +36,7 @@ def process_state(module: LightningModule) -> dict[str, Any]:
     }
 
 
-def shared_out(states: Sequence[Mapping[str, Any]], rank: int, step: int) -> dict[str, Any]:
+def shared_out(states: Sequence[Mapping[str, Any]], rank: int, seeds: Sequence[int]) -> dict[str, Any]:
     """Return the state of a process where a run goes on with another number of them.
 
     The first process takes over what all of them counted. Each one draws random numbers of its own.
@@ -44,13 +44,13 @@ def shared_out(states: Sequence[Mapping[str, Any]], rank: int, step: int) -> dic
     Args:
         states: What `process_state` returned on each process.
         rank: The process.
-        step: Optimizer steps so far.
+        seeds: What its random numbers depend on besides.
     """
     metrics = {
         name: {key: sum(state["metrics"][name][key] for state in states) * (rank == 0) for key in values}
         for name, values in states[0]["metrics"].items()
     }
-    seed = int(numpy.random.SeedSequence([rank, step]).generate_state(1)[0])
+    seed = int(numpy.random.SeedSequence([rank, *seeds]).generate_state(1)[0])
     return {"metrics": metrics, "random": {"seed": seed}}
 
 

@@ -96,12 +96,13 @@ class Study:
                 scored = f"accuracy {number(metrics['accuracy'])}  F1 {number(metrics['f1'])}"
             done = bar.n - already
             rest = f"; about {duration((time.monotonic() - began) / max(done, 1) * left)} left" * (left > 0)
-            rest *= done >= self.workers
+            rest *= done >= workers
             name = f"{bar.n:>3}/{bar.total}  {unit.setting.name}  seed {unit.seed}"
             bar.write(printable(f"{name}  {scored}{rest}"))
             sys.stdout.flush()
 
-        work = Work(plan.units, plan.more, self.words, self.workers, report)
+        workers = min(self.workers, plan.size * plan.seeds)  # a single run has all cores
+        work = Work(plan.units, plan.more, self.words, workers, report)
         left = len(work.left()) + plan.to_come()
         already = len(work.finished)
         done = f"; {already:,} are done" if already else ""

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,57 @@ def on_train_batch_end(self, *_):
 ParaphraseClassifier.on_train_batch_end = on_train_batch_end
 entry()
 """
+
+
+# Says how each step of a command that several machines run together ends, where one process fails in one of them.
+STEPS = """
+import os
+import sys
+
+from mrpc_lightning.errors import InputError, Stopped
+from mrpc_lightning.run.processes import failing_together, from_first_process
+
+
+def step(name):
+    if sys.argv[-2:] == [os.environ["RANK"], name]:
+        raise Stopped(15, "stopped") if name == "stopped" else KeyError("bug") if name == "bug" else InputError(name)
+
+
+try:
+    with failing_together():
+        step("words")
+        decided = from_first_process(lambda: f"run {step('folder') or 3}")
+        step("checkpoint")
+    for name in ("pairs", "stopped", "bug"):
+        with failing_together():
+            step(name)
+    print(decided)
+except BaseException as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("failing", ["words", "folder", "checkpoint", "pairs", "stopped", "bug", ""])
+def test_what_goes_wrong_on_one_process_ends_all_of_them(rank: int, failing: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    started = [
+        Forked([str(rank), failing], STEPS, RANK=str(one), GROUP_RANK=str(one), MASTER_PORT=port, **shared)
+        for one in range(3)
+    ]
+    # A process that waits for another forever is the likeliest fault here; it must not hang the tests.
+    printed = [process.communicate(timeout=60)[0].strip() for process in started]
+    if not failing or (failing == "folder" and rank):  # the first process alone makes a folder
+        assert printed == ["run 3"] * 3
+        return
+    alone = f" (on process {rank} alone: do all machines see the same files?)" if rank else ""
+    others = {"stopped": "Stopped stopped", "bug": f"InputError KeyError 'bug'{alone}"}
+    own = {**others, "bug": "KeyError 'bug'"}.get(failing, f"InputError {failing}{alone}")
+    expected = [own if one == rank else others.get(failing, f"InputError {failing}{alone}") for one in range(3)]
+    assert printed == expected
 
 
 def run(words: list[str], devices: int, code: str = "", exit_code: int = 0) -> str:
