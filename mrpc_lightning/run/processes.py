@@ -40,7 +40,11 @@ def from_first_process(decide: Callable[[], str]) -> str:
         return os.environ[VARIABLE]
     store, key = _store(), f"decision/{next(_decisions)}"
     if launched.global_rank() == 0:
-        decision = decide()  # if it fails, `failing_together` says so
+        try:
+            decision = decide()
+        except BaseException as error:
+            store.set(key, f"refused {error}")
+            raise
         store.set(key, f"decided {decision}")
         return decision
     verdict, _, content = _read(store, key, SECONDS).partition(" ")
@@ -75,7 +79,7 @@ def failing_together() -> Iterator[None]:
             store.set(f"decision/{next(_decisions)}", f"refused {failed}")
         store.set(f"{key}/{rank}", json.dumps(outcome))
         found = [json.loads(_read(store, f"{key}/{one}", PREPARING)) for one in range(launched.world_size())]
-        _leave(store, key, launched, stays=not any(one["kind"] for one in found))
+        _leave(store, key, launched)
     except (RuntimeError, InputError):  # the store's errors: the first process has gone
         if failed is None:
             raise
@@ -163,11 +167,11 @@ def _read(store: Any, key: str, seconds: float) -> str:
     return str(store.get(key).decode())
 
 
-def _leave(store: Any, key: str, launched: Any, stays: bool) -> None:
+def _leave(store: Any, key: str, launched: Any) -> None:
     """Let the first process, which may hold the store, end no sooner than the others have read what it holds."""
     store.add(f"{key}/read", 1)
     until = time.monotonic() + SECONDS
-    while not stays and launched.global_rank() == 0 and time.monotonic() < until:
+    while launched.global_rank() == 0 and time.monotonic() < until:
         if store.add(f"{key}/read", 0) >= launched.world_size():
             return
         time.sleep(0.05)

@@ -67,7 +67,13 @@ def test_what_goes_wrong_on_one_process_ends_all_of_them(rank: int, failing: str
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    shared = {
+        "TORCHELASTIC_RUN_ID": "one",
+        "WORLD_SIZE": "3",
+        "LOCAL_WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+    }
     started = [
         Forked([str(rank), failing], STEPS, RANK=str(one), GROUP_RANK=str(one), MASTER_PORT=port, **shared)
         for one in range(3)
