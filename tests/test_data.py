@@ -197,7 +197,9 @@ def test_splits_whose_pairs_are_not_those_of_the_run_are_named(project: Path, en
     changed = make_data(encoder, **FILES)
     assert changed.other_pairs({"digests": digests}) == ["validation"]
     with pytest.raises(InputError, match="^validation.csv: not the validation pairs that the run was started with"):
-        changed.load_state_dict({"digests": digests, "position": {}})
+        changed.load_state_dict({"digests": digests, "position": {"parts": 1}})
+    with pytest.raises(InputError, match="of an older version, whose optimizer steps saw other pairs"):
+        first.load_state_dict({"digests": digests, "position": {"batches_done": 2}})
     tested = MRPCDataModule(encoder, max_length=48, test_file="validation.csv", **FILES)
     tested.setup("test")
     assert tested.other_pairs({"digests": digests}) == [], "pairs of their own are not the run's"
