@@ -67,9 +67,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_as_one_that_was_not(
 @pytest.mark.parametrize(
     ("options", "step"),
     [
-        pytest.param(
-            ["--trainer.accumulate_grad_batches=4"], 2, marks=pytest.mark.slow
-        ),  # 8 batches an epoch: the last step is of two
+        pytest.param(["--trainer.accumulate_grad_batches=4"], 2, marks=SLOW),
         pytest.param(["--trainer.accumulate_grad_batches=4"], 3, marks=SLOW),
         pytest.param(["--trainer.max_steps=13", "--trainer.max_epochs=-1"], 11, marks=SLOW),
         pytest.param(["--trainer.val_check_interval=0.5"], 4, marks=SLOW),
