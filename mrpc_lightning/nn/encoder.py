@@ -116,25 +116,40 @@ def restore_config(encoder_config: dict[str, Any]) -> PreTrainedConfig:
     return config
 
 
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the encoder's layers, from the embeddings up: the longest list of modules that there is, if there is one."""
+    lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
+    return [*max(lists, key=len, default=())]
+
+
 def depths(model: PreTrainedModel, key: str) -> dict[int, int]:
     """Return how far below the head each parameter of the encoder lies, by the parameter's `id`.
 
     1 is the top layer, and one more than the number of layers are the embeddings and all else that is in no layer. Head
-    and pooler are not in it: their depth is 0. The layers are the longest list of modules that there is.
+    and pooler are not in it: their depth is 0.
 
     Raises:
         InputError: If the encoder has no list of layers. The `key` is for the message.
     """
-    lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
+    if not (layers := layers_of(model)):
         raise InputError(f"{key}: a {type(model).__name__} has no list of layers; leave the key out")
-    layers = max(lists, key=len)
     names = model.base_model.named_parameters()
     above = {"pooler", "final_norm"}  # ModernBERT has the second
     found = {id(parameter): len(layers) + 1 for name, parameter in names if not above & {*name.split(".")}}
     for depth, layer in enumerate(reversed(layers), 1):
         found |= dict.fromkeys(map(id, layer.parameters()), depth)
     return found
+
+
+def checkpoint_gradients(model: PreTrainedModel) -> None:
+    """Let each layer be computed again in the backward pass, so that what it computed need not be kept.
+
+    Raises:
+        InputError: If the encoder cannot.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise InputError(f"model.gradient_checkpointing true: a {type(model).__name__} cannot; leave it out")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 @torch.no_grad()

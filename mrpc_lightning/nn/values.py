@@ -35,5 +35,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         raise InputError(f"model.class_weights {weights}: give two numbers above 0, the positive class's last")
     if not values["pretrained"] and values["freeze_embeddings"]:
         raise InputError("model.freeze_embeddings true: random embeddings (model.pretrained false) must learn")
+    if values["compile"] and values["gradient_checkpointing"]:
+        raise InputError("model.compile true: was not tried with model.gradient_checkpointing; leave one out")
     if not values["pretrained"] and values["reinit_layers"] is not None:
         raise InputError("model.reinit_layers: all weights are random with model.pretrained false; leave one out")

@@ -18,7 +18,7 @@ MAY_CHANGE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping.patience", "checkpoint_every"),
     *("data.train_file", "data.validation_file", "data.data_dir"),  # the pairs must be the same
     *("data.eval_batch_size", "data.num_workers"),
-    *("trainer.devices", "trainer.num_nodes", "trainer.accumulate_grad_batches"),  # steps see the same pairs
+    *("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accumulate_grad_batches"),  # the same steps
     *("trainer.logger", "trainer.log_every_n_steps"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"),
 )

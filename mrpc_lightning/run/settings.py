@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import METRICS
 from mrpc_lightning.nn.precision import choose_precision
+from mrpc_lightning.nn.sharding import ShardedStrategy
 from mrpc_lightning.run.recorder import EpochBar
 from mrpc_lightning.run.run import LOGS, Run
 
@@ -87,8 +88,10 @@ def check_settings(config: Any) -> None:
             raise InputError("trainer.logger.sub_dir: a run has one folder; use the logger's name or version")
     if trainer.accelerator == "tpu":
         raise InputError("trainer.accelerator tpu: TPUs are not supported; nobody has run this on one")
-    if re.search("spawn|fork|notebook|xla|deepspeed", str(trainer.strategy)):
-        raise InputError(f"trainer.strategy {trainer.strategy}: is not supported; use ddp, which starts processes anew")
+    if re.search("spawn|fork|notebook|xla|deepspeed|offload", str(trainer.strategy)):
+        raise InputError(f"trainer.strategy {trainer.strategy}: is not supported; use ddp or fsdp")
+    if config.model.compile and trainer.strategy == "fsdp":
+        raise InputError("model.compile true: was not tried with trainer.strategy fsdp; leave one out")
     launched = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
     if trainer.num_nodes > 1 and not launched:
         raise InputError(f"trainer.num_nodes {trainer.num_nodes}: start the processes with torchrun or SLURM")
@@ -154,7 +157,7 @@ def check_callbacks(callbacks: list[Any], trainer: Any, resumed: bool) -> None:
 
 
 def choose_for_machine(trainer: Any, trained_in: str | None, resumed: bool) -> tuple[dict[str, Any], str]:
-    """Choose the precision, and whether to show a progress bar, where nothing was said.
+    """Choose the precision, and whether to show a progress bar, where nothing was said; and what fsdp means.
 
     Args:
         trainer: The Trainer's configuration, with its callbacks made.
@@ -190,6 +193,8 @@ def choose_for_machine(trainer: Any, trained_in: str | None, resumed: bool) -> t
         shown = sys.stdout.isatty() if trainer.enable_progress_bar is None else trainer.enable_progress_bar
         chosen["enable_progress_bar"] = shown
         callbacks = [*callbacks, EpochBar()] if shown else callbacks
+    if trainer.strategy == "fsdp":
+        chosen["strategy"] = ShardedStrategy()
     return {**chosen, "callbacks": [*callbacks]}, "as the plugin has it" if trainer.plugins else reason
 
 

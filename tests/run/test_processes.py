@@ -11,7 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import ENTRY, LAST, RUN, Forked, curve, differences, load, make_rows, read_predictions, write_csv
+from transformers import AutoModelForSequenceClassification
+
+from mrpc_lightning import ParaphraseClassifier, main
 
 # The last process alone hears a signal, after a step.
 ONE_IS_STOPPED = """
@@ -222,6 +226,46 @@ def test_a_run_goes_on_with_another_number_of_processes(project: Path, arguments
         assert [value for _, value in values] == pytest.approx([value for _, value in expected], abs=1e-5)
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, parted))
     assert two["f1"] == one["f1"] and two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_sharded_model_trains_as_a_whole_one_and_its_checkpoints_are_the_same(
+    project: Path, arguments: list[str]
+) -> None:
+    write_csv(Path("train.csv"), make_rows(61))
+    words = ["fit", *arguments, *EXACT, "--model.layer_decay=0.9", "--trainer.gradient_clip_val=0.1"]
+    run([*words, "--trainer.strategy=ddp"], 2)
+    run([*words, "--trainer.strategy=fsdp"], 2)
+    resumed = ["fit", "--ckpt_path=tb_logs/mrpc/version_2", "--checkpoint_every=1"]
+    for given, strategy, devices, step in ((words, "fsdp", 2, 4), (resumed, "auto", 1, 9), (resumed, "fsdp", 2, 0)):
+        stopped = {"code": ONE_IS_STOPPED.replace("STEP", str(step)), "exit_code": 128 + signal.SIGTERM} if step else {}
+        run([*given, f"--trainer.strategy={strategy}"], devices, **stopped)
+    whole, sharded, mixed = (Path(f"tb_logs/mrpc/version_{number}") for number in range(3))
+    for name in CURVES:
+        expected = curve(whole)[name]
+        for other in (sharded, mixed):
+            assert [step for step, _ in curve(other)[name]] == [step for step, _ in expected]
+            assert [value for _, value in curve(other)[name]] == pytest.approx([v for _, v in expected], abs=1e-5)
+    first, second = (load(folder / "checkpoints/last.ckpt") for folder in (whole, sharded))
+    assert [*first["state_dict"]] == [*second["state_dict"]]
+    for name, weight in first["state_dict"].items():
+        torch.testing.assert_close(second["state_dict"][name], weight, rtol=0, atol=1e-3)  # keys' biases are noise
+    one, two = (content["optimizer_states"][0] for content in (first, second))
+    assert [group["params"] for group in one["param_groups"]] == [group["params"] for group in two["param_groups"]]
+    assert [group["weight_decay"] for group in one["param_groups"]] == [g["weight_decay"] for g in two["param_groups"]]
+    for number, state in one["state"].items():
+        torch.testing.assert_close(two["state"][number]["exp_avg"], state["exp_avg"], rtol=0, atol=1e-5)
+
+    run(["test", "--ckpt_path=tb_logs/mrpc/version_1", "--trainer.strategy=fsdp", "--trainer.accelerator=cpu"], 2)
+    scored, final = (json.loads((sharded / f"{name}metrics.json").read_text()) for name in ("test_", ""))
+    assert scored["loss"] == pytest.approx(final["loss"], abs=1e-6)
+    main(["export", "--ckpt_path=tb_logs/mrpc/version_1", "--to=model"])
+    inputs = {"input_ids": torch.tensor([[2, 7, 3, 8, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
+    content = load(next((sharded / "checkpoints").glob("best.ckpt")))
+    model = ParaphraseClassifier.restore(content).eval()
+    exported = AutoModelForSequenceClassification.from_pretrained("model").eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(**inputs), exported(**inputs).logits, rtol=0, atol=1e-6)
 
 
 # In its first life the second process dies after a step.

@@ -1,0 +1,92 @@
+"""FSDP: a model whose weights, gradients and optimizer states are shared out among processes, for one too large for each.
+
+PyTorch's `fully_shard` (FSDP2) does the sharding, and Lightning's ModelParallelStrategy drives it. Checkpoints are those
+of any other strategy: whole, in one file, so that a run may go on, and be used, with another.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from mrpc_lightning.nn.encoder import layers_of
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def shard(model: PreTrainedModel, strategy: Strategy) -> None:
+    """Share out a model's weights among all processes, where the Trainer's strategy is for that.
+
+    A process holds its share of each layer, and all of a layer only while it computes it.
+    """
+    if not isinstance(strategy, ModelParallelStrategy) or isinstance(model, FSDPModule):
+        return
+    mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,))
+    for module in (*layers_of(model), model):
+        fully_shard(module, mesh=mesh)
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Train a sharded model, and write and read checkpoints as other strategies do."""
+
+    def __init__(self) -> None:
+        super().__init__(save_distributed_checkpoint=False)
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Say that weights are loaded before the optimizer is made, which asks for the loader of what is left to train on."""
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Say that a checkpoint's optimizer states are given to `load_optimizer_state_dict`."""
+        return True
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the optimizer's whole state, on the first process; nothing on the others.
+
+        Its parameters are numbered as `Optimizer.state_dict` numbers them: in the order of the optimizer's groups.
+        """
+        assert self.model is not None
+        found: dict[str, Any] = get_optimizer_state_dict(self.model, plain(optimizer), options=WHOLE)
+        if not found:
+            return {}
+        number = {name: n for n, name in enumerate(name for group in found["param_groups"] for name in group["params"])}
+        groups = [{**group, "params": [number[name] for name in group["params"]]} for group in found["param_groups"]]
+        return {"state": {number[name]: state for name, state in found["state"].items()}, "param_groups": groups}
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, as other strategies do."""
+        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Give each process its share of a checkpoint's weights."""
+        assert self.model is not None
+        set_model_state_dict(self.model, checkpoint["state_dict"], options=WHOLE)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give each process its share of a checkpoint's optimizer states."""
+        assert self.model is not None
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            ordered = [names[id(one)] for group in optimizer.param_groups for one in group["params"]]
+            groups = [{**group, "params": [ordered[n] for n in group["params"]]} for group in saved["param_groups"]]
+            state = {"state": {ordered[n]: one for n, one in saved["state"].items()}, "param_groups": groups}
+            set_optimizer_state_dict(self.model, plain(optimizer), state, options=WHOLE)
+
+
+def plain(optimizer: Any) -> torch.optim.Optimizer:
+    """Return PyTorch's optimizer, which Lightning may have wrapped."""
+    found: torch.optim.Optimizer = getattr(optimizer, "_optimizer", optimizer)
+    return found
