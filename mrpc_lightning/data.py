@@ -2,6 +2,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy
 import torch
 from datasets import Dataset, concatenate_datasets
 from lightning.pytorch import LightningDataModule
@@ -12,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from mrpc_lightning import demo, origin
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs import hashes, sources
-from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader
+from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader, share_out
+from mrpc_lightning.pairs.large import positives
 from mrpc_lightning.pairs.reader import Reader
-from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, swap, tokenize, unpack
+from mrpc_lightning.pairs.tokens import cache_key, lengths, load_tokenizer, pack, swap, tokenize, unpack
 from mrpc_lightning.pairs.values import check_values
 from mrpc_lightning.text import count
 
@@ -56,6 +58,7 @@ class MRPCDataModule(LightningDataModule):
         eval_batch_size: Pairs a process and step in validation, test and prediction.
         both_orders: Train on each pair in both orders of its sentences, never in one batch: twice the steps.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
+        padding: Pad each batch to its longest pair, or to `max_length`, so that all are of one width.
         pad_to_multiple_of: Widths of batches are rounded up to this many tokens, for `model.compile`.
         num_workers: Processes that make batches. 0 suffices: pairs are tokenized beforehand.
         train: In code: training rows in memory, which go before any file. A pandas DataFrame, a `datasets.Dataset`, or
@@ -92,6 +95,7 @@ class MRPCDataModule(LightningDataModule):
         eval_batch_size: int = 64,
         both_orders: bool = False,
         bucketing: bool = True,
+        padding: Literal["longest", "max_length"] = "longest",
         pad_to_multiple_of: int | None = None,
         num_workers: int = 0,
         train: Any = None,
@@ -108,6 +112,7 @@ class MRPCDataModule(LightningDataModule):
         self.pairs: dict[str, Dataset] = {}  # sentences by split
         self.tokens: dict[str, Dataset] = {}  # word pieces by split, row for row
         self.cut: dict[str, int] = {}  # pairs longer than max_length, by split
+        self._digests: dict[str, str] = {}  # of the pairs, by split
         self._swapped: dict[str, Dataset] = {}  # word pieces of pairs whose sentences are swapped
         self.ancestors: list[origin.Ancestor] = []  # runs that trained the encoder before, the last one first
         self._kept: dict[str, Any] = {}  # what a checkpoint keeps of the pairs
@@ -159,17 +164,16 @@ class MRPCDataModule(LightningDataModule):
         """
         if stage == "predict" and self.tokens:
             return  # a Trainer says so even where it was given another split's batches; `predict_dataloader` reads them
-        processes = self.trainer.world_size if self.trainer is not None else 1
         for split in self._splits(stage):
             if split not in self.tokens:
                 self.add(split, self.read(split), cache=True)
                 if left_out := self.reader.left_out.get(split):
                     rank_zero_warn(f"{self.source(split)}: {count(left_out, 'row')} left out, as skip_bad_rows says")
-            if split == "train" and len(set(self.pairs[split]["label"][:])) == 1:
+            if split == "train" and positives(self.pairs[split]) in (0, len(self.pairs[split])):
                 raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
             if split == "train" and stage == "fit":
                 self._parts()  # fewer pairs than processes do: some come again
-            elif len(self.pairs[split]) < processes:
+            elif self.trainer and len(self.pairs[split]) < (processes := self.trainer.world_size):
                 few = f"too few {split} pairs ({len(self.pairs[split])}) for {processes} processes"
                 raise InputError(f"{self.source(split)}: {few}; give fewer trainer.devices")
         self.reader.forget()
@@ -180,7 +184,8 @@ class MRPCDataModule(LightningDataModule):
         """Tokenize pairs, as `check` returns them, and let them be a split's; `cache` keeps tokens for a later run."""
         self.load_tokenizer()
         self.pairs[split] = pairs
-        self.tokens[split], self.cut[split] = self._tokenize(pairs, cache)
+        self._digests.pop(split, None)
+        self.tokens[split], self.cut[split] = self._tokenize(split, pairs, cache)
         self._swapped.pop(split, None)
 
     def read(self, split: str) -> Dataset:
@@ -193,7 +198,7 @@ class MRPCDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches; after a checkpoint was loaded, those that it had not seen."""
-        position: dict[str, Any] = {**self._position, "parts": self._parts()}
+        position: dict[str, Any] = {**self._position, "parts": self._parts()[0]}
         # The seed that the run was given; without one, what the first process drew.
         seed = position.pop("order_seed", torch.initial_seed())
         self._order_seed = self.trainer.strategy.broadcast(seed) if self.trainer is not None else seed
@@ -221,13 +226,14 @@ class MRPCDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the data: the tokenizer, and which batches were trained on."""
-        assert self.trainer is not None
-        loop: Any = self.trainer.fit_loop
-        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
-        mid_epoch, parts = batches.processed < self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        trainer: Any = self.trainer
+        epochs = trainer.fit_loop.epoch_progress.current
+        batches, parts = trainer.fit_loop.epoch_loop.batch_progress.current, trainer.accumulate_grad_batches
+        mid_epoch = batches.processed < trainer.num_training_batches
         position = {"epoch": epochs.started - mid_epoch, "steps_done": batches.processed // parts * mid_epoch}
         position |= {"parts": parts, "order_seed": self._order_seed}
-        self._kept = self._kept or hashes.keep(self.pairs, self.source("train"))
+        digests = {split: self._digest(split) for split in NEEDED["fit"] if split in self.pairs}
+        self._kept = self._kept or hashes.keep(self.pairs, digests, self.source("train"))
         return {"tokenizer": self.tokenizer_files, "position": position, "ancestors": self.ancestors, **self._kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -245,28 +251,23 @@ class MRPCDataModule(LightningDataModule):
     def other_pairs(self, state_dict: Mapping[str, Any]) -> list[str]:
         """Name the splits that are set up and whose pairs are not those of the run whose checkpoint has this state."""
         saved = state_dict["digests"].items()
-        return [name for name, digest in saved if name in self.pairs and sources.digest(self.pairs[name]) != digest]
+        return [name for name, digest in saved if name in self.pairs and self._digest(name) != digest]
 
     def _splits(self, stage: str) -> tuple[str, ...]:
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
 
-    def _parts(self) -> int:
-        """Return how many batches of a process an optimizer step has.
-
-        Raises:
-            InputError: If the pairs of an optimizer step cannot be shared evenly.
-        """
+    def _parts(self) -> tuple[int, int]:
+        """Return how many batches of a process an optimizer step has, and how many pairs each of them."""
         processes, parts = (self.trainer.world_size, self.trainer.accumulate_grad_batches) if self.trainer else (1, 1)
-        size, shares = self.hparams["global_batch_size"], processes * parts
-        if size % shares:
-            among = [f"{processes} processes"] * (processes > 1) + [f"{parts} accumulated batches"] * (parts > 1)
-            near = " or ".join(str(n * shares) for n in (size // shares, size // shares + 1) if n)
-            raise InputError(f"data.global_batch_size {size}: cannot be shared among {' of '.join(among)}; give {near}")
-        return parts
+        return parts, share_out(self.hparams["global_batch_size"], processes, parts)
 
-    def _tokenize(self, pairs: Dataset, cache: bool) -> tuple[Dataset, int]:
-        files = self.tokenizer_files if cache else None
-        return tokenize(self.load_tokenizer(), pairs, self.hparams["max_length"], files)
+    def _digest(self, split: str) -> str:
+        return self._digests.setdefault(split, self.reader.digests.get(split) or sources.digest(self.pairs[split]))
+
+    def _tokenize(self, split: str, pairs: Dataset, cache: bool, swapped: str = "") -> tuple[Dataset, int]:
+        length = self.hparams["max_length"]
+        key = cache_key(self.tokenizer_files, self._digest(split) + swapped, length) if cache else None
+        return tokenize(self.load_tokenizer(), pairs, length, key)
 
     def _loader(
         self, split: str, kind: type[TrainingBatches] | type[EvaluationBatches], overfit: bool = True, **options: Any
@@ -274,23 +275,25 @@ class MRPCDataModule(LightningDataModule):
         if split not in self.tokens:
             stage = "fit" if split in NEEDED["fit"] else split
             raise InputError(f"no {split} pairs yet: call setup({stage!r}) of the data module first")
-        values, trainer = self.hparams, self.trainer
-        tokens, scored = self.tokens[split], kind is EvaluationBatches
+        values, trainer, scored = self.hparams, self.trainer, kind is EvaluationBatches
         both = values["symmetric" if scored else "both_orders"]
         if both and split not in self._swapped:
-            self._swapped[split], _ = self._tokenize(swap(self.pairs[split]), cache=split != "predict")
+            self._swapped[split], _ = self._tokenize(split, swap(self.pairs[split]), split != "predict", " swapped")
+        tokens = self.tokens[split]
         if both and not scored:
             tokens = concatenate_datasets([tokens, self._swapped[split]])
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
         size = values["eval_batch_size" if scored else "global_batch_size"]
+        width = values["max_length"] if values["padding"] == "max_length" else None
         in_order = overfit and trainer is not None and getattr(trainer, "overfit_batches", False)  # Lightning's way
-        shares = 1 if scored else self._parts() * (1 if trainer is None else trainer.world_size)
+        batches = kind(numpy.full(len(tokens), width) if width else lengths(tokens), size, **options)
         return make_loader(
             tokens,
             self.load_tokenizer(),
-            size // shares if in_order else kind(lengths(tokens), size, **options),
+            (size if scored else self._parts()[1]) if in_order else batches,
             self._swapped[split] if both and scored else None,
+            width,
             values["pad_to_multiple_of"],
             values["num_workers"],
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",

@@ -117,7 +117,7 @@ def restore_config(encoder_config: dict[str, Any]) -> PreTrainedConfig:
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the encoder's layers, from the embeddings up: the longest list of modules that there is, if there is one."""
+    """Return the encoder's layers, from the embeddings up: the longest list of modules in it, if there is one."""
     lists = (module for module in model.base_model.modules() if isinstance(module, nn.ModuleList))
     return [*max(lists, key=len, default=())]
 

@@ -1,7 +1,7 @@
-"""FSDP: a model whose weights, gradients and optimizer states are shared out among processes, for one too large for each.
+"""FSDP: weights, gradients and optimizer states are shared out among processes, for a model too large for each.
 
-PyTorch's `fully_shard` (FSDP2) does the sharding, and Lightning's ModelParallelStrategy drives it. Checkpoints are those
-of any other strategy: whole, in one file, so that a run may go on, and be used, with another.
+PyTorch's `fully_shard` (FSDP2) does it, and Lightning's ModelParallelStrategy drives it. Checkpoints are those of any
+other strategy: whole, in one file, so that a run may go on, and be used, with another.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Say that weights are loaded before the optimizer is made, which asks for the loader of what is left to train on."""
+        """Say that weights are loaded before the optimizer is made: it asks for the batches that are left."""
         return False
 
     @property
@@ -81,8 +81,10 @@ class ShardedStrategy(ModelParallelStrategy):
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             ordered = [names[id(one)] for group in optimizer.param_groups for one in group["params"]]
-            groups = [{**group, "params": [ordered[n] for n in group["params"]]} for group in saved["param_groups"]]
-            state = {"state": {ordered[n]: one for n, one in saved["state"].items()}, "param_groups": groups}
+            groups: Any = [
+                {**group, "params": [ordered[n] for n in group["params"]]} for group in saved["param_groups"]
+            ]
+            state: Any = {"state": {ordered[n]: one for n, one in saved["state"].items()}, "param_groups": groups}
             set_optimizer_state_dict(self.model, plain(optimizer), state, options=WHOLE)
 
 

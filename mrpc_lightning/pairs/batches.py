@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from mrpc_lightning.errors import InputError
+
 # Optimizer steps whose pairs are sorted by length together. Wider windows pad less and shuffle less: the table is in
 # benchmarks/README.md.
 WINDOW = 25
@@ -28,7 +30,7 @@ MOST_PADDING = 0.3  # at which a batch ends at once: the next pair is far longer
 # Pairs a process. Batches of all sizes would have matrices of many shapes, for each of which a CPU's library compiles.
 GROUP = 16
 
-Rows = NDArray[numpy.int64]
+Rows = NDArray[Any]  # whole numbers
 
 
 class TrainingBatches(DistributedSampler[list[int]]):
@@ -52,8 +54,7 @@ class TrainingBatches(DistributedSampler[list[int]]):
         both_orders: The second half of the rows are the pairs of the first half with their sentences swapped. No step
             has a pair in both orders.
 
-    Attributes:
-        sizes: Pairs of each batch of the epoch, over all processes.
+    Memory is 6 bytes a row: a length takes two, and a row's number four.
     """
 
     def __init__(
@@ -77,8 +78,8 @@ class TrainingBatches(DistributedSampler[list[int]]):
         self.parts = parts
         self.window = window
         self.epoch = epoch
-        self.sizes: list[int] = []
         self._start = (epoch, steps_done)
+        self._steps: Rows = numpy.empty(0, dtype=numpy.int64)  # of the epoch, in the order in which they come
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
@@ -86,11 +87,11 @@ class TrainingBatches(DistributedSampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Return this process's batches of the epoch."""
-        batches = [part for step in self._epoch_steps() for part in numpy.array_split(step, self.parts)]
-        self.sizes = [len(batch) for batch in batches]
+        rows, self._steps = self._shuffled()
         epoch, steps_done = self._start
-        left = batches[steps_done * self.parts * (self.epoch == epoch) :]
-        return (batch[self.rank :: self.num_replicas].tolist() or [0] for batch in left)
+        left = self._steps[steps_done * (self.epoch == epoch) :]
+        batches = (part for step in left for part in numpy.array_split(rows[self._place(step)], self.parts))
+        return (batch[self.rank :: self.num_replicas].tolist() or [0] for batch in batches)
 
     def weight(self, batch: int, accumulated: int, batches: int) -> float:
         """Return by what a batch's mean loss is multiplied, so that all pairs of an optimizer step weigh the same.
@@ -103,34 +104,64 @@ class TrainingBatches(DistributedSampler[list[int]]):
             accumulated: Batches of a process that the Trainer accumulates.
             batches: Batches of a process in the epoch.
         """
-        own = len(range(self.rank, self.sizes[batch], self.num_replicas))
+        own = len(range(self.rank, self._size(batch), self.num_replicas))
         first = batch // accumulated * accumulated
-        of_step = sum(self.sizes[first : min(first + accumulated, batches)])
+        of_step = sum(map(self._size, range(first, min(first + accumulated, batches))))
         return own * self.num_replicas * accumulated / of_step if own else 0.0
 
-    def _epoch_steps(self) -> list[Rows]:
-        generator = numpy.random.default_rng([self.seed, self.epoch])
-        passes = [generator.permutation(self.pairs)]
-        if self.orders == 2:  # each pair in one order, drawn at random, and then each in the other
-            swapped = generator.integers(2, size=self.pairs)
-            again = generator.permutation(self.pairs)
-            passes = [passes[0] + self.pairs * swapped[passes[0]], again + self.pairs * (1 - swapped[again])]
-        steps = [step for order in passes for step in self._cut(order)]
-        if not self.window:
-            return steps
-        steps = [steps[i] for i in generator.permutation(len(steps))]
-        largest = max(range(len(steps)), key=lambda i: len(steps[i]) * self.lengths[steps[i]].max())
-        steps.insert(0, steps.pop(largest))
-        return steps
+    def _size(self, batch: int) -> int:
+        """Return the pairs of a batch of the epoch, over all processes."""
+        step, part = divmod(batch, self.parts)
+        place = self._place(self._steps[step])
+        return len(range(place.start + part, place.stop, self.parts))  # as numpy.array_split has it
 
-    def _cut(self, order: Rows) -> list[Rows]:
-        if width := self.pairs_per_step * self.window:
-            windows = [order[start : start + width] for start in range(0, len(order), width)]
-            order = numpy.concatenate([window[self.lengths[window].argsort(kind="stable")] for window in windows])
-        return numpy.split(order, self._starts()[1:])
+    def _shuffled(self) -> tuple[Rows, Rows]:
+        """Return the rows of all optimizer steps, one step after the other, and the numbers of the steps, shuffled."""
+        generator = numpy.random.default_rng([self.seed, self.epoch])
+        pairs = numpy.arange(self.pairs, dtype=numpy.uint32)
+        passes = [generator.permutation(pairs)]
+        if self.orders == 2:  # each pair in one order, drawn at random, and then each in the other
+            swapped = generator.integers(2, size=self.pairs).astype(numpy.uint32)
+            again = generator.permutation(pairs)
+            passes = [passes[0] + self.pairs * swapped[passes[0]], again + self.pairs * (1 - swapped[again])]
+        steps = numpy.arange(len(self._starts()) * self.orders)
+        if not self.window:
+            return numpy.concatenate(passes), steps
+        widest = []
+        for order in passes:
+            for start in range(0, self.pairs, self.pairs_per_step * self.window):
+                window = order[start : start + self.pairs_per_step * self.window]
+                window[:] = window[self.lengths[window].argsort(kind="stable")]
+            widest.append(numpy.maximum.reduceat(self.lengths[order], self._starts()))
+        steps = generator.permutation(steps)
+        sizes = numpy.minimum(self.pairs - steps % len(self._starts()) * self.pairs_per_step, self.pairs_per_step)
+        largest = int((sizes * numpy.concatenate(widest)[steps]).argmax())
+        steps[: largest + 1] = numpy.roll(steps[: largest + 1], 1)
+        return numpy.concatenate(passes), steps
+
+    def _place(self, step: int) -> slice:
+        """Return where the rows of an optimizer step are: of one pass after the other, and in it step after step."""
+        done, number = divmod(int(step), len(self._starts()))
+        start = number * self.pairs_per_step
+        return slice(done * self.pairs + start, done * self.pairs + min(start + self.pairs_per_step, self.pairs))
 
     def _starts(self) -> range:
         return range(0, self.pairs, self.pairs_per_step)
+
+
+def share_out(pairs_per_step: int, processes: int, parts: int) -> int:
+    """Check that the pairs of an optimizer step can be shared evenly; return how many each process has at a time.
+
+    Raises:
+        InputError: If they cannot.
+    """
+    pairs, left = divmod(pairs_per_step, shares := processes * parts)
+    if left:
+        among = [f"{processes} processes"] * (processes > 1) + [f"{parts} accumulated batches"] * (parts > 1)
+        near = " or ".join(str(n * shares) for n in (pairs, pairs + 1) if n)
+        what = f"data.global_batch_size {pairs_per_step}: cannot be shared among {' of '.join(among)}"
+        raise InputError(f"{what}; give {near}")
+    return pairs
 
 
 def weight_of(batch: int, trainer: Any) -> float:
@@ -203,19 +234,22 @@ def make_loader(
     tokenizer: PreTrainedTokenizerBase,
     batches: TrainingBatches | EvaluationBatches | int,
     swapped: Any = None,
+    width: int | None = None,
     pad_to_multiple_of: int | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
     """Make the loader of all batches that there are: which rows share one, or pairs a batch in the order of their rows.
 
-    With `swapped`, tokens of the same pairs with their sentences swapped, each pair comes in both orders.
+    With `swapped`, tokens of the same pairs with their sentences swapped, each pair comes in both orders. With `width`,
+    each is padded to so many tokens, else to the longest of its batch.
 
     Returns:
         Batches as dictionaries: tokens of shape (batch, tokens), or (batch, 2 orders, tokens), and, where there are
         labels, `labels` of shape (batch,).
     """
-    pad = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
+    padding = "max_length" if width else "longest"
+    pad = DataCollatorWithPadding(tokenizer, padding, width, pad_to_multiple_of)
     return DataLoader(
         tokens if swapped is None else BothOrders(tokens, swapped),
         batch_size=batches if isinstance(batches, int) else None,

@@ -38,6 +38,7 @@ class Table:
         schema: The columns' types, where the source has them.
         delimiter: What separates the fields of a CSV file.
         parts: The tables that this one was joined from.
+        files: The files of the cache that the columns are read from, as they are asked for; empty if memory holds them.
     """
 
     source: str
@@ -49,6 +50,7 @@ class Table:
     schema: pyarrow.Schema | None = None
     delimiter: str = ","
     parts: Sequence["Table"] = ()
+    files: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -66,7 +68,12 @@ class Table:
         """Return the rows from `start` to before `stop` as a table."""
         columns = {name: values[start:stop] for name, values in self.columns.items()}
         lines = self.lines[start:stop]
-        return replace(self, columns=columns, lines=lines, first_row=self.first_row + start, parts=())
+        return replace(self, columns=columns, lines=lines, first_row=self.first_row + start, parts=(), files=())
+
+    def pieces(self, size: int) -> Iterator["Table"]:
+        """Yield the rows, so many at a time; of a table without rows one empty table."""
+        for start in range(0, max(len(self), 1), size):
+            yield self.part(start, start + size)
 
     def select(self, rows: Sequence[int]) -> "Table":
         """Return some rows as a table."""

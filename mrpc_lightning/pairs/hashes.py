@@ -7,32 +7,33 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from mrpc_lightning.pairs.sources import digest, pair_key
+from mrpc_lightning.pairs.sources import LARGE, pair_key
 
 
-def keep(pairs: Mapping[str, Dataset], training_source: str) -> dict[str, Any]:
+def keep(pairs: Mapping[str, Dataset], digests: Mapping[str, str], training_source: str) -> dict[str, Any]:
     """Return what a checkpoint keeps of the pairs of a run.
 
     Args:
         pairs: The pairs by split.
+        digests: Their digests by split, which are kept.
         training_source: Where those of training come from.
 
     Returns:
-        `digests`, by split; and of the training pairs `trained_on`: their source, digest and number, and 64-bit hashes
-        of all different pairs and sentences, in ascending order. Order of sentences, case and spaces do not matter.
+        `digests`; and of the training pairs `trained_on`: their source, digest and number, and 64-bit hashes of all
+        different pairs and sentences, in ascending order. Order of sentences, case and spaces do not matter. Of more
+        than `LARGE` pairs there are no hashes: they would be larger than the weights.
     """
-    digests = {split: digest(pairs[split]) for split in ("train", "validation") if split in pairs}
     if "train" not in pairs:
-        return {"digests": digests}
-    keys = set(_keys(pairs["train"]))
+        return {"digests": dict(digests)}
+    keys = set(_keys(pairs["train"]) if len(pairs["train"]) <= LARGE else ())
     trained_on = {
         "training_source": training_source,
         "training_digest": digests["train"],
         "training_pairs": len(pairs["train"]),
-        "pair_hashes": torch.tensor(sorted({_hash(*key) for key in keys})),
-        "sentence_hashes": torch.tensor(sorted({_hash(sentence) for key in keys for sentence in key})),
+        "pair_hashes": torch.tensor(sorted({_hash(*key) for key in keys}), dtype=torch.int64),
+        "sentence_hashes": torch.tensor(sorted({_hash(one) for key in keys for one in key}), dtype=torch.int64),
     }
-    return {"digests": digests, "trained_on": trained_on}
+    return {"digests": dict(digests), "trained_on": trained_on}
 
 
 def count(pairs: Dataset, kept: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

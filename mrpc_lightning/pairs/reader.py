@@ -6,8 +6,9 @@ from datasets import Dataset
 from lightning.pytorch.utilities import rank_zero_warn
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs import checks, sources, splits
-from mrpc_lightning.pairs.files import Table, read_chunks, read_file
+from mrpc_lightning.pairs import checks, large, sources, splits
+from mrpc_lightning.pairs.files import Table, find_files, read_chunks, read_file
+from mrpc_lightning.pairs.sources import PIECE
 
 FOLDED = ("train", "validation")  # the splits that a fold makes out of the training pairs
 
@@ -21,12 +22,14 @@ class Reader:
 
     Attributes:
         left_out: How many rows could not be used, by split.
+        digests: The digest of pairs that stay on the disk, by split.
     """
 
     def __init__(self, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         self.values = values
         self.given = {split: rows for split, rows in given.items() if rows is not None}
         self.left_out: dict[str, int] = {}
+        self.digests: dict[str, str] = {}
         self._tables: dict[str, Table] = {}
 
     def source(self, split: str) -> str:
@@ -58,6 +61,8 @@ class Reader:
             InputError: If there is no such split, or its pairs are not in order.
         """
         fold, seed = self.values["fold"], self.values["split_seed"]
+        if split == "train" and (found := self._read_large()) is not None:
+            return found
         if fold and split in FOLDED:
             return splits.leave_out(self._read("train", "train"), fold, seed)[split]
         return self._read(split, self.name_of(split))
@@ -81,14 +86,41 @@ class Reader:
         if self.values["predict_file"] and "predict" not in self.given:
             yield from read_chunks(Path(self.values["predict_file"]), "predict_file", size)
             return
-        table = self._table("predict", self.name_of("predict"))
-        for start in range(0, max(len(table), 1), size):
-            yield table.part(start, start + size)
+        yield from self._table("predict", self.name_of("predict")).pieces(size)
 
     @property
     def columns(self) -> list[str]:
         """The names of the columns: both sentences, the label, and the soft label."""
         return [self.values[f"{role}_column"] for role in sources.ROLES]
+
+    def _read_large(self) -> Dataset | None:
+        """Return the training pairs from the disk, where there are more than memory should hold; else None.
+
+        Raises:
+            InputError: If others are to be parted from them, which takes all of them in memory.
+        """
+        path, values, source = self.values["train_file"], self.values, self.source("train")
+        if "train" in self.given or not (path or self._has_large_table()):
+            return None
+        files = find_files(Path(path), f"data.train_file {path}") if path else self._tables["train"].files
+        if path and not large.is_large(files):
+            return None
+        if values["fold"]:
+            raise InputError(f"data.fold {values['fold']}: {source} has too many pairs for folds; leave it out")
+        if not self.has("validation") and "validation" not in self._tables:
+            raise InputError(f"{source}: too many pairs to hold some out; give data.validation_file")
+        tables = read_chunks(Path(path), "train_file", PIECE) if path else self._tables["train"].pieces(PIECE)
+        names = self.columns if values["soft_label_column"] else self.columns[:3]
+        about = [names, values["label_names"], values["skip_bad_rows"], path or source]
+        found = large.keep(files, about, tables, lambda table: self._check_training(table), source)
+        pairs, self.left_out["train"], self.digests["train"] = found
+        return pairs
+
+    def _has_large_table(self) -> bool:
+        """Say whether the data set on the Hub, or the folder that `save_to_disk` wrote, has many training pairs."""
+        if not self._tables:
+            self._tables = self._read_all()
+        return "train" in self._tables and bool(self._tables["train"].files)
 
     def _read(self, split: str, name: str) -> Dataset:
         table = self._table(split, name)
@@ -101,11 +133,15 @@ class Reader:
         return self._check(split, table)
 
     def _check(self, split: str, table: Table, source: str = "") -> Dataset:
-        soft = split == "train" and self.values["soft_label_column"] is not None
-        labelled = split != "predict"
-        skip = labelled and self.values["skip_bad_rows"]
-        pairs, self.left_out[source or split] = self.check(table, labelled, soft, skip)
+        if split == "train":
+            pairs, self.left_out[source or split] = self._check_training(table)
+        else:
+            labelled = split != "predict"
+            pairs, self.left_out[split] = self.check(table, labelled, skip=labelled and self.values["skip_bad_rows"])
         return pairs
+
+    def _check_training(self, table: Table) -> tuple[Dataset, int]:
+        return self.check(table, True, self.values["soft_label_column"] is not None, self.values["skip_bad_rows"])
 
     def _table(self, split: str, name: str) -> Table:
         """Return the table of a split; of validation pairs that are held out, that of the training pairs."""

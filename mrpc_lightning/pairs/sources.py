@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from mrpc_lightning.pairs.files import Table, read_file
 COLUMNS = ("sentence1", "sentence2", "label")
 ROLES = (*COLUMNS, "soft_label")
 HIDDEN = -1  # GLUE's label for a pair whose label is kept secret
+PIECE = 2**17  # pairs that are worked on at a time, where there are many: 150 MB of memory, and a second or two
+LARGE = 2**20  # pairs from which on they stay on the disk; fewer take 2 GB of memory at most
 TRAINING_PAIRS = 3668  # of MRPC
 MICROSOFT = "msr_paraphrase_train.txt"
 GLUE = (("train", "train.tsv"), ("validation", "dev.tsv"), ("test", "msr_paraphrase_test.txt"), ("test", "test.tsv"))
@@ -49,7 +51,10 @@ def from_datasets(splits: DatasetDict, source: str) -> dict[str, Table]:
     tables = {}
     for split, dataset in splits.items():
         names = {name: f.names for name, f in dataset.features.items() if isinstance(f, ClassLabel)}
-        tables[str(split)] = Table(f"{source} ({split})", dataset.to_dict(), class_names=names)
+        is_large = split == "train" and len(dataset) > LARGE
+        columns = {name: dataset[name] if is_large else dataset[name][:] for name in dataset.column_names}
+        files = [Path(one["filename"]) for one in dataset.cache_files] if is_large else []
+        tables[str(split)] = Table(f"{source} ({split})", columns, class_names=names, files=files)
     return tables
 
 
@@ -87,11 +92,26 @@ def from_memory(rows: Any, source: str, names: Sequence[str]) -> Table:
     return Table(source, dict(zip(names, map(list, zip(*rows, strict=True)), strict=False)))
 
 
+def pieces(pairs: Dataset, size: int | None = None) -> Iterator[Dataset]:
+    """Yield the pairs, so many at a time, or `PIECE`."""
+    size = size or PIECE
+    for start in range(0, max(len(pairs), 1), size):
+        yield pairs.select(range(start, min(start + size, len(pairs))))
+
+
 def digest(pairs: Dataset) -> str:
     """Return what tells pairs from others: a hash of their sentences, labels and soft labels, in their order."""
-    columns = [pairs[name][:] for name in ROLES if name in pairs.column_names]
-    rows = "\n".join(map(repr, zip(*columns, strict=True)))
-    return hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()
+    found = []
+    for piece in pieces(pairs):
+        columns = [piece[name][:] for name in ROLES if name in piece.column_names]
+        rows = "\n".join(map(repr, zip(*columns, strict=True)))
+        found.append(hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest())
+    return digest_of_pieces(found)
+
+
+def digest_of_pieces(digests: Sequence[str]) -> str:
+    """Return the digest of pairs whose pieces have these digests."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def pair_key(first: str, second: str) -> frozenset[str]:

@@ -1,7 +1,8 @@
 import hashlib
-import json
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import pyarrow.compute
 import tokenizers
 import torch
 import transformers
-from datasets import Dataset, config, disable_progress_bars
+from datasets import Dataset, concatenate_datasets, disable_progress_bars, enable_progress_bars
+from filelock import FileLock
 from numpy.typing import NDArray
 from pyarrow.lib import ArrowException
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mrpc_lightning import hub, origin
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.pairs.large import cores, folder
+from mrpc_lightning.pairs.sources import LARGE, PIECE, pieces
 
 Files = Mapping[str, torch.Tensor]
 
@@ -45,11 +49,11 @@ def load_tokenizer(source: str, revision: str | None, key: str) -> PreTrainedTok
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, pairs: Dataset, max_length: int, files: Files | None = None
+    tokenizer: PreTrainedTokenizerBase, pairs: Dataset, max_length: int, key: str | None = None
 ) -> tuple[Dataset, int]:
     """Tokenize sentence pairs, or take what an earlier run made of the same pairs from the cache of `datasets`.
 
-    What the tokenizer does follows from its files, as `pack` returns them; without them nothing is cached.
+    There they lie under a key, as `cache_key` returns it; without one nothing is cached.
 
     Returns:
         The model's inputs, row for row, with `labels` and `soft_labels` (negative, positive) where the pairs have them,
@@ -69,19 +73,49 @@ def tokenize(
             labels["soft_labels"] = [[1 - share, share] for share in rows["soft_label"]]
         return {**encoded, "cut": cut, **labels}
 
-    if files is None:
+    if key is None:
         tokens = Dataset.from_dict(encode(pairs[:]))
+    elif len(pairs) <= LARGE:
+        tokens = map_cached(pairs, encode, key)
+    else:
+        tokens = concatenate_datasets(
+            [
+                map_cached(part, encode, f"{key[:40]}-{number:04}", True)
+                for number, part in enumerate(pieces(pairs, LARGE))
+            ]
+        )
+    return tokens.remove_columns("cut"), pyarrow.compute.sum(tokens.data.column("cut")).as_py()
+
+
+def map_cached(pairs: Dataset, encode: Any, key: str, is_part: bool = False) -> Dataset:
+    """Map pairs, some at a time, or take what is kept under the key; of several processes one works, the others wait.
+
+    Args:
+        pairs: The pairs.
+        encode: Makes new columns of the pairs' columns.
+        key: What the result is kept under.
+        is_part: Whether memory may be too small for all of it: then several processes work, and a bar is shown.
+
+    Raises:
+        InputError: If the disk is full, and memory is not enough.
+    """
+    place = folder()
+    options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
+    if is_part and sys.stderr.isatty():
+        enable_progress_bars()
+        options["desc"] = f"tokenizing, part {key[-4:]}"
     else:
         disable_progress_bars()
-        key = cache_key(files, pairs, max_length)
-        folder = Path(config.HF_DATASETS_CACHE) / "mrpc_lightning"
-        options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tokens = pairs.map(encode, cache_file_name=str(folder / f"{key}.arrow"), **options)
-        except (OSError, ArrowException):  # a full or read-only disk, a damaged file: it goes without
-            tokens = pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
-    return tokens.remove_columns("cut"), sum(tokens["cut"][:])
+    if is_part:
+        options["num_proc"] = max(min(cores(), len(pairs) // PIECE), 1)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / f"{key}.lock") if is_part else nullcontext():
+            return pairs.map(encode, cache_file_name=str(place / f"{key}.arrow"), **options)
+    except (OSError, ArrowException) as error:  # a full or read-only disk, a damaged file: it goes without
+        if is_part:
+            raise InputError(f"{place}: tokens cannot be kept: {error}; HF_HOME may name another place") from error
+        return pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
 
 
 def to_dataset(pairs: Iterable[tuple[str, str]]) -> Dataset:
@@ -105,22 +139,22 @@ def swap(pairs: Dataset) -> Dataset:
     return pairs.rename_columns({"sentence1": "sentence2", "sentence2": "sentence1"})
 
 
-def cache_key(files: Files, pairs: Dataset, max_length: int) -> str:
-    """Return a hash of all that decides on the tokens: tokenizer, libraries, pairs and `max_length`."""
-    made_with = [tokenizers.__version__, transformers.__version__, datasets.__version__, str(max_length)]
+def cache_key(files: Files, digest: str, max_length: int) -> str:
+    """Return a hash of all that decides on the tokens: tokenizer, libraries, the pairs' digest and `max_length`.
+
+    What the tokenizer does follows from its files, as `pack` returns them.
+    """
+    made_with = [tokenizers.__version__, transformers.__version__, datasets.__version__, str(max_length), digest]
     key = hashlib.sha256("\n".join(made_with).encode())
     for name, content in sorted(files.items()):
         key.update(f"\n{name} {len(content)}\n".encode() + content.numpy().tobytes())
-    for name in pairs.column_names:
-        if name != "idx":
-            key.update(f"\n{name}\n{json.dumps(pairs[name][:])}".encode())
     return key.hexdigest()
 
 
-def lengths(tokens: Dataset) -> NDArray[numpy.int64]:
-    """Return the tokens of each pair."""
-    found: NDArray[numpy.int64] = pyarrow.compute.list_value_length(tokens.data.column("input_ids")).to_numpy()
-    return found
+def lengths(tokens: Dataset) -> NDArray[numpy.uint16]:
+    """Return the tokens of each pair, in two bytes each: there can be many."""
+    chunks = (pyarrow.compute.list_value_length(chunk) for chunk in tokens.data.column("input_ids").chunks)
+    return numpy.concatenate([chunk.to_numpy().astype(numpy.uint16) for chunk in chunks])
 
 
 def pack(tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 from mrpc_lightning import origin
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.pairs import hashes
-from mrpc_lightning.pairs.sources import pair_key
+from mrpc_lightning.pairs.sources import pair_key, pieces
 from mrpc_lightning.report.metrics import TITLES, number
 from mrpc_lightning.text import count, printable, shorten
 
@@ -74,12 +74,13 @@ def of_pairs(data: MRPCDataModule) -> tuple[list[str], dict[str, Any]]:
     warnings: list[str] = []
     details: dict[str, Any] = {}
     if {"train", "validation"} <= data.pairs.keys():
-        train, validation = (
-            list(zip(data.pairs[split]["sentence1"][:], data.pairs[split]["sentence2"][:], strict=True))
-            for split in ("train", "validation")
-        )
-        trained = {pair_key(*sentences) for sentences in train}
-        shared = [f"{first} | {second}" for first, second in validation if pair_key(first, second) in trained]
+        validation = data.pairs["validation"]
+        keys = list(map(pair_key, validation["sentence1"][:], validation["sentence2"][:]))
+        trained, scored = set[frozenset[str]](), {*keys}
+        for piece in pieces(data.pairs["train"]):
+            trained |= scored.intersection(map(pair_key, piece["sentence1"][:], piece["sentence2"][:]))
+        known = (validation[row] for row, key in enumerate(keys) if key in trained)
+        shared = [f"{pair['sentence1']} | {pair['sentence2']}" for pair in known]
         details["validation_pairs_in_training"] = len(shared)
         if shared:
             details["examples_in_training"] = shared[:EXAMPLES]
@@ -116,6 +117,9 @@ def of_ancestors(data: MRPCDataModule, split: str) -> tuple[list[str], dict[str,
     if ancestors:
         same, sharing = hashes.count(pairs, ancestors)
         details |= {"pairs_in_ancestors": same, "pairs_sharing_a_sentence_with_ancestors": sharing}
+        if unknown := [one for one in ancestors if one["training_pairs"] and not len(one["pair_hashes"])]:
+            many = f"{unknown[0]['training_pairs']:,} training pairs of an ancestor of this model"
+            warnings.append(f"whether {split} pairs are among the {many} is not known: they are too many to keep")
         of, theirs = f"of {len(pairs):,} {split} pairs", "of an ancestor of this model"
         if same:
             warnings.append(f"{same:,} {of} are training pairs {theirs}: the metrics flatter")

@@ -17,6 +17,7 @@ from PIL import Image
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.pairs.large import positives
 from mrpc_lightning.report import caveats, metrics, overlap, page, plots
 from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.report.curves import diagnose
@@ -69,12 +70,12 @@ def fit(
     if not trainer.is_global_zero:
         return {}
     saved = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
-    labels = data.pairs["train"]["label"][:]
+    training = data.pairs["train"]
     about = {
         "epochs": recorder.epochs,
         "monitor": config.model_checkpoint.monitor,
-        "training_pairs": len(labels),
-        "training_positives": sum(labels) / len(labels),
+        "training_pairs": len(training),
+        "training_positives": positives(training) / len(training),
         "training_source": data.source("train"),
         "checkpoint": os.path.relpath(best, run.folder),
         # An average is of no epoch. Its optimizer step is that of the best of those that it was made of.
@@ -85,7 +86,7 @@ def fit(
         "starts": recorder.starts,
         "wall_seconds": round(recorder.wall_seconds, 1),
         **{f"training_{name}": float(f"{value:.4g}") for name, value in speed.items()},
-        **overlap.score(scored, overlap.fit(data.pairs["train"])),
+        **overlap.score(scored, overlap.fit(training)),
     }
     # Early stopping did what it is for; and the kept weights are of an earlier step, whose rate was not 0 either way.
     schedule = model.hparams["schedule"]

@@ -31,7 +31,7 @@ def fit(pairs: Dataset) -> float:
     Args:
         pairs: `sentence1`, `sentence2` and `label`; both labels occur.
     """
-    drawn = pairs.select(numpy.random.default_rng(0).permutation(len(pairs))[:DRAWN])
+    drawn = pairs.select(numpy.random.default_rng(0).choice(len(pairs), min(len(pairs), DRAWN), replace=False))
     shares = numpy.array(list(map(share, drawn["sentence1"][:], drawn["sentence2"][:])), dtype=numpy.float64)
     return best_threshold(numpy.array(drawn["label"][:], dtype=numpy.int64), shares)
 

@@ -101,7 +101,7 @@ def check_settings(config: Any) -> None:
         rank_zero_warn(f"trainer.devices {devices}: this machine has {cores} cores, which the processes share")
     if config.get("checkpoint_every") is not None and config.checkpoint_every < 1:
         raise InputError(f"--checkpoint_every {config.checkpoint_every}: at least 1 optimizer step, or null")
-    if config.model.compile and not config.data.pad_to_multiple_of:
+    if config.model.compile and not config.data.pad_to_multiple_of and config.data.padding == "longest":
         raise InputError(
             "model.compile true: needs data.pad_to_multiple_of, 32 say: each width of a batch is compiled once"
         )

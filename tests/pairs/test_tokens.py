@@ -11,7 +11,8 @@ from datasets import Dataset, config
 from transformers import AutoTokenizer, BertGenerationTokenizer, PreTrainedTokenizerBase
 
 from mrpc_lightning import demo
-from mrpc_lightning.pairs.tokens import lengths, load_tokenizer, pack, tokenize, unpack
+from mrpc_lightning.pairs.sources import digest
+from mrpc_lightning.pairs.tokens import cache_key, lengths, load_tokenizer, pack, tokenize, unpack
 
 PAIRS = {
     "sentence1": ["Rents rose in Oslo.", "Exports fell in the spring."],
@@ -36,7 +37,8 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, pairs: dict[str, list[Any]] = PAIRS, max_length: int = 32) -> tuple[dict[str, list[Any]], int]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokens, cut = tokenize(tokenizer, Dataset.from_dict(pairs), max_length, pack(tokenizer))
+    given = Dataset.from_dict(pairs)
+    tokens, cut = tokenize(tokenizer, given, max_length, cache_key(pack(tokenizer), digest(given), max_length))
     assert lengths(tokens).tolist() == [len(ids) for ids in tokens["input_ids"]]
     return tokens.to_dict(), cut
 
@@ -87,9 +89,9 @@ def test_whatever_tokens_depend_on_makes_them_anew(folder: Path, cache: Path) ->
 
 def test_the_order_of_splits_and_a_tokenizer_that_was_used_change_nothing(folder: Path, cache: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    files = pack(tokenizer)
+    files, pairs = pack(tokenizer), Dataset.from_dict(PAIRS)
     for max_length in (9, 32, 9):
-        tokens, _ = tokenize(tokenizer, Dataset.from_dict(PAIRS), max_length, files)
+        tokens, _ = tokenize(tokenizer, pairs, max_length, cache_key(files, digest(pairs), max_length))
         assert tokens.to_dict() == expected(folder, max_length=max_length)
     assert len(list(cache.iterdir())) == 2
 
@@ -155,12 +157,12 @@ def test_a_tokenizer_with_a_sentencepiece_model_alone_is_loaded_packed_and_unpac
     assert cut == 0 and whole["input_ids"][:] == tokenizer(PAIRS["sentence1"], PAIRS["sentence2"])["input_ids"]
     assert not any(again.unk_token_id in ids for ids in whole["input_ids"])
     for length in (max(lengths(whole)), max(lengths(whole)) - 1, min(lengths(whole)) - 1):
-        for cache in (None, files):
+        for cache in (None, f"{kind}-{length}"):
             tokens, cut = tokenize(again, Dataset.from_dict(PAIRS), int(length), cache)
             assert cut == sum(lengths(whole) > length) and max(lengths(tokens)) <= length
 
 
-def test_without_files_nothing_is_cached(folder: Path, cache: Path) -> None:
+def test_without_a_key_nothing_is_cached(folder: Path, cache: Path) -> None:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     tokens, cut = tokenize(tokenizer, Dataset.from_dict(PAIRS), 9)
     assert tokens.to_dict() == expected(folder, max_length=9) and cut == 2
