@@ -32,6 +32,26 @@ def test_batches_are_padded_to_their_longest_pair_and_no_further(project: Path, 
     assert len(widths) > 1
 
 
+def test_batches_padded_to_max_length_are_of_one_width_and_say_the_same(project: Path, encoder: str) -> None:
+    files = {"train_file": "train.csv", "validation_file": "validation.csv"}
+    data, short = (make_data(encoder, **files, padding=padding) for padding in ("max_length", "longest"))
+    shapes = [
+        Counter(batch["input_ids"].shape for batch in loader)
+        for loader in (data.train_dataloader(), data.val_dataloader())
+    ]
+    assert shapes == [{(8, 48): 7, (4, 48): 1}, {(7, 48): 3, (4, 48): 1}]
+    model = ParaphraseClassifier(encoder)
+    model.setup("predict")
+    model.eval()
+    found = []
+    for module in (data, short):
+        loader = module.val_dataloader()
+        rows = [row for batch in loader.sampler for row in batch]
+        scored = torch.cat([model.predict_step(batch, 0) for batch in loader])
+        found.append(scored[torch.tensor(rows).argsort()])
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
+
+
 def test_both_sentences_are_encoded_as_one_pair(project: Path, encoder: str) -> None:
     data = make_data(encoder, train_file="train.csv", validation_file="validation.csv")
     batches = data.val_dataloader()

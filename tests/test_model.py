@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertFor
 
 from mrpc_lightning import MRPCDataModule, ParaphraseClassifier
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.nn.speedups import make_fast
 
 
 def make_data(folder: Path, encoder: str, pairs: int = 60, **options: Any) -> MRPCDataModule:
@@ -307,6 +308,35 @@ def test_layer_decay_and_fresh_layers_work_for_every_encoder(tmp_path: Path, enc
 
 
 PAIRS = [(first, second) for first, second, _ in make_rows(25, seed=1)]
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_layers_computed_again_give_the_same_gradients_and_keep_less(tmp_path: Path, encoder: str, kind: str) -> None:
+    make_encoder(tmp_path, encoder, kind)
+    inputs = torch.randint(5, 100, (8, 24))
+    batch = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs)}
+    found = []
+    for again in (False, True):
+        model = ParaphraseClassifier(str(tmp_path), gradient_checkpointing=again)
+        torch.manual_seed(0)
+        model.setup("fit")
+        assert model.model is not None
+        make_fast(model.model, torch.device("cpu"))
+        kept: list[torch.Tensor] = []
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda one, kept=kept: (kept.append(one), one)[1], lambda one: one
+        ):
+            outputs = model.train()(**batch).logsumexp(dim=-1).sum()
+        count = sum(one.numel() for one in kept)
+        outputs.backward()
+        found.append(([parameter.grad for parameter in model.parameters()], count))
+    (plain, much), (again, little) = found
+    for one, other in zip(plain, again, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert little < much / 2
 
 
 @pytest.fixture(scope="module")

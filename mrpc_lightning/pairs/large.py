@@ -4,6 +4,7 @@ Pieces and tokens lie in the cache of `datasets`, one folder for a source. A com
 first piece that is missing; of several that ask at once, one works, and the others wait for it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -72,19 +73,30 @@ def keep(
     facts = [(str(one.resolve()), one.stat().st_size, one.stat().st_mtime_ns) for one in files]
     made_of = json.dumps([facts, about, PIECE, datasets.__version__], sort_keys=True)
     place = folder() / f"pairs-{hashlib.sha256(made_of.encode()).hexdigest()[:24]}"
+    with working_in(place):
+        if not (place / "all.json").is_file():
+            write(place, "all", list(_keep(place, tables, check, source)))
+        known = json.loads((place / "all.json").read_text())
+        parts = [Dataset.from_file(str(place / f"{number:06}.arrow")) for number in range(len(known))]
+    left_out, digests = sum(one["left_out"] for one in known), [one["digest"] for one in known]
+    return concatenate_datasets(parts), left_out, digest_of_pieces(digests)
+
+
+@contextlib.contextmanager
+def working_in(place: Path) -> Iterator[None]:
+    """Work in a folder, alone, after removing what a command that was killed there has left half done.
+
+    Raises:
+        InputError: If the disk is full, cannot be written, or holds a damaged file.
+    """
     try:
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / ".lock"):
-            if not (place / "all.json").is_file():
-                write(place, "all", list(_keep(place, tables, check, source)))
-        known = json.loads((place / "all.json").read_text())
-        parts = [Dataset.from_file(str(place / f"{number:06}.arrow")) for number in range(len(known))]
-    except (OSError, ValueError, LookupError, pyarrow.ArrowException) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{source}: its pairs cannot be kept in {place}: {error}; HF_HOME may name another") from error
-    left_out, digests = sum(one["left_out"] for one in known), [one["digest"] for one in known]
-    return concatenate_datasets(parts), left_out, digest_of_pieces(digests)
+            for half in place.glob("tmp*"):
+                half.unlink()
+            yield
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{place}: {error}; delete it, or let HF_HOME name a disk with more room") from error
 
 
 def _keep(
@@ -100,7 +112,7 @@ def _keep(
             if not (place / f"{name}.json").is_file():
                 pairs, left_out = check(table)
                 rows = pairs.with_format("arrow")[:]
-                temporary = place / f"{name}.tmp"
+                temporary = place / f"tmp-{name}"
                 with pyarrow.OSFile(str(temporary), "wb") as sink, pyarrow.ipc.new_stream(sink, rows.schema) as writer:
                     writer.write_table(rows)
                 temporary.replace(place / f"{name}.arrow")
@@ -111,6 +123,6 @@ def _keep(
 
 def write(place: Path, name: str, content: Any) -> None:
     """Write plain values, whole or not at all."""
-    temporary = place / f"{name}.json.tmp"
+    temporary = place / f"tmp-{name}.json"
     temporary.write_text(json.dumps(content))
     os.replace(temporary, place / f"{name}.json")

@@ -2,7 +2,6 @@ import hashlib
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ import tokenizers
 import torch
 import transformers
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, enable_progress_bars
-from filelock import FileLock
 from numpy.typing import NDArray
 from pyarrow.lib import ArrowException
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mrpc_lightning import hub, origin
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs.large import cores, folder
+from mrpc_lightning.pairs.large import cores, folder, working_in
 from mrpc_lightning.pairs.sources import LARGE, PIECE, pieces
 
 Files = Mapping[str, torch.Tensor]
@@ -78,44 +76,49 @@ def tokenize(
     elif len(pairs) <= LARGE:
         tokens = map_cached(pairs, encode, key)
     else:
-        tokens = concatenate_datasets(
-            [
-                map_cached(part, encode, f"{key[:40]}-{number:04}", True)
-                for number, part in enumerate(pieces(pairs, LARGE))
-            ]
-        )
+        tokens = map_large(pairs, encode, key[:24])
     return tokens.remove_columns("cut"), pyarrow.compute.sum(tokens.data.column("cut")).as_py()
 
 
-def map_cached(pairs: Dataset, encode: Any, key: str, is_part: bool = False) -> Dataset:
-    """Map pairs, some at a time, or take what is kept under the key; of several processes one works, the others wait.
+def map_cached(pairs: Dataset, encode: Any, key: str) -> Dataset:
+    """Map pairs, or take what is kept under the key."""
+    disable_progress_bars()
+    options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        return pairs.map(encode, cache_file_name=str(folder() / f"{key}.arrow"), **options)
+    except (OSError, ArrowException):  # a full or read-only disk, a damaged file: it goes without
+        return pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
 
-    Args:
-        pairs: The pairs.
-        encode: Makes new columns of the pairs' columns.
-        key: What the result is kept under.
-        is_part: Whether memory may be too small for all of it: then several processes work, and a bar is shown.
+
+def map_large(pairs: Dataset, encode: Any, key: str) -> Dataset:
+    """Map more pairs than memory should hold, `LARGE` at a time, with a process for each core.
 
     Raises:
-        InputError: If the disk is full, and memory is not enough.
+        InputError: If the disk is full, or cannot be written.
     """
-    place = folder()
-    options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
-    if is_part and sys.stderr.isatty():
+    place, parts, many = folder() / f"tokens-{key}", [], -(-len(pairs) // LARGE)
+    if sys.stderr.isatty():
         enable_progress_bars()
-        options["desc"] = f"tokenizing, part {key[-4:]}"
     else:
         disable_progress_bars()
-    if is_part:
-        options["num_proc"] = max(min(cores(), len(pairs) // PIECE), 1)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / f"{key}.lock") if is_part else nullcontext():
-            return pairs.map(encode, cache_file_name=str(place / f"{key}.arrow"), **options)
-    except (OSError, ArrowException) as error:  # a full or read-only disk, a damaged file: it goes without
-        if is_part:
-            raise InputError(f"{place}: tokens cannot be kept: {error}; HF_HOME may name another place") from error
-        return pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
+    with working_in(place):
+        for number, part in enumerate(pieces(pairs, LARGE), 1):
+            name = f"{number:04}"
+            if not [*place.glob(f"{name}*")]:
+                print(f"tokenizing part {number} of {many}, {len(part):,} pairs; this is done once", flush=True)
+            parts.append(
+                part.map(
+                    encode,
+                    batched=True,
+                    remove_columns=pairs.column_names,
+                    num_proc=max(min(cores(), len(part) // PIECE), 1),
+                    cache_file_name=str(place / f"{name}.arrow"),
+                    new_fingerprint=f"{key}-{name}",
+                    desc=f"part {number} of {many}",
+                )
+            )
+    return concatenate_datasets(parts)
 
 
 def to_dataset(pairs: Iterable[tuple[str, str]]) -> Dataset:
