@@ -149,7 +149,9 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
     """
     if not model.supports_gradient_checkpointing:
         raise InputError(f"model.gradient_checkpointing true: a {type(model).__name__} cannot; leave it out")
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # The name in transformers 5.24 and in earlier versions.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 @torch.no_grad()
