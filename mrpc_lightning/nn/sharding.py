@@ -7,7 +7,7 @@ other strategy: whole, in one file, so that a run may go on, and be used, with a
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -88,7 +88,7 @@ class ShardedStrategy(ModelParallelStrategy):
             set_optimizer_state_dict(self.model, plain(optimizer), state, options=WHOLE)
 
 
-def plain(optimizer: Any) -> torch.optim.Optimizer:
+def plain(optimizer: Any) -> Optimizer:
     """Return PyTorch's optimizer, which Lightning may have wrapped."""
-    found: torch.optim.Optimizer = getattr(optimizer, "_optimizer", optimizer)
+    found: Optimizer = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
     return found
