@@ -184,7 +184,8 @@ class MRPCDataModule(LightningDataModule):
         """Tokenize pairs, as `check` returns them, and let them be a split's; `cache` keeps tokens for a later run."""
         self.load_tokenizer()
         self.pairs[split] = pairs
-        self._digests.pop(split, None)
+        if split != "predict":
+            self._digests[split] = self.reader.digests.get(split) or sources.digest(pairs)
         self.tokens[split], self.cut[split] = self._tokenize(split, pairs, cache)
         self._swapped.pop(split, None)
 
@@ -232,7 +233,7 @@ class MRPCDataModule(LightningDataModule):
         mid_epoch = batches.processed < trainer.num_training_batches
         position = {"epoch": epochs.started - mid_epoch, "steps_done": batches.processed // parts * mid_epoch}
         position |= {"parts": parts, "order_seed": self._order_seed}
-        digests = {split: self._digest(split) for split in NEEDED["fit"] if split in self.pairs}
+        digests = {split: self._digests[split] for split in NEEDED["fit"] if split in self.pairs}
         self._kept = self._kept or hashes.keep(self.pairs, digests, self.source("train"))
         return {"tokenizer": self.tokenizer_files, "position": position, "ancestors": self.ancestors, **self._kept}
 
@@ -251,7 +252,7 @@ class MRPCDataModule(LightningDataModule):
     def other_pairs(self, state_dict: Mapping[str, Any]) -> list[str]:
         """Name the splits that are set up and whose pairs are not those of the run whose checkpoint has this state."""
         saved = state_dict["digests"].items()
-        return [name for name, digest in saved if name in self.pairs and self._digest(name) != digest]
+        return [name for name, digest in saved if name in self.pairs and self._digests[name] != digest]
 
     def _splits(self, stage: str) -> tuple[str, ...]:
         return NEEDED.get(stage, (self.test_split if stage == "test" else "predict",))
@@ -261,12 +262,9 @@ class MRPCDataModule(LightningDataModule):
         processes, parts = (self.trainer.world_size, self.trainer.accumulate_grad_batches) if self.trainer else (1, 1)
         return parts, share_out(self.hparams["global_batch_size"], processes, parts)
 
-    def _digest(self, split: str) -> str:
-        return self._digests.setdefault(split, self.reader.digests.get(split) or sources.digest(self.pairs[split]))
-
     def _tokenize(self, split: str, pairs: Dataset, cache: bool, swapped: str = "") -> tuple[Dataset, int]:
         length = self.hparams["max_length"]
-        key = cache_key(self.tokenizer_files, self._digest(split) + swapped, length) if cache else None
+        key = cache_key(self.tokenizer_files, self._digests[split] + swapped, length) if cache else None
         return tokenize(self.load_tokenizer(), pairs, length, key)
 
     def _loader(

@@ -44,6 +44,11 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(save_distributed_checkpoint=False)
 
     @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Return how a sampler of Lightning's own shares out the pairs: among all processes."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
+
+    @property
     def restore_checkpoint_after_setup(self) -> bool:
         """Say that weights are loaded before the optimizer is made: it asks for the batches that are left."""
         return False

@@ -21,9 +21,10 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.files import Table
-from mrpc_lightning.pairs.sources import PIECE, digest, digest_of_pieces, pieces
+from mrpc_lightning.pairs.sources import PIECE, digest, pieces
 
 LARGE_FILE = 2**28  # bytes: about `LARGE` pairs of MRPC's length, in a file that is not compressed
+FORMAT = 1  # of what is kept, to be raised where rows are checked otherwise
 COMPRESSED = 4  # times that a compressed file grows, about
 
 
@@ -71,15 +72,19 @@ def keep(
         InputError: If the rows are not in order, or the disk is full.
     """
     facts = [(str(one.resolve()), one.stat().st_size, one.stat().st_mtime_ns) for one in files]
-    made_of = json.dumps([facts, about, PIECE, datasets.__version__], sort_keys=True)
+    made_of = json.dumps([facts, about, PIECE, FORMAT, datasets.__version__], sort_keys=True)
     place = folder() / f"pairs-{hashlib.sha256(made_of.encode()).hexdigest()[:24]}"
     with working_in(place):
-        if not (place / "all.json").is_file():
-            write(place, "all", list(_keep(place, tables, check, source)))
-        known = json.loads((place / "all.json").read_text())
-        parts = [Dataset.from_file(str(place / f"{number:06}.arrow")) for number in range(len(known))]
-    left_out, digests = sum(one["left_out"] for one in known), [one["digest"] for one in known]
-    return concatenate_datasets(parts), left_out, digest_of_pieces(digests)
+        known = json.loads((place / "all.json").read_text()) if (place / "all.json").is_file() else {}
+        counts = known.get("pairs") or list(_keep(place, tables, check, source))
+        parts = [Dataset.from_file(str(place / f"{number:06}.arrow")) for number in range(len(counts))]
+        if [len(part) for part in parts] != [pairs for pairs, _ in counts]:
+            raise InputError(f"{place}: does not hold the pairs that it should; delete it")
+        kept = concatenate_datasets(parts)
+        if not known:
+            known = {"pairs": counts, "digest": digest(kept)}
+            write(place, "all", known)
+    return kept, sum(left_out for _, left_out in counts), known["digest"]
 
 
 @contextlib.contextmanager
@@ -101,8 +106,8 @@ def working_in(place: Path) -> Iterator[None]:
 
 def _keep(
     place: Path, tables: Iterable[Table], check: Callable[[Table], tuple[Dataset, int]], source: str
-) -> Iterator[dict[str, Any]]:
-    """Write the pieces that are missing, and yield what is known of each."""
+) -> Iterator[list[int]]:
+    """Write the pieces that are missing, and yield of each how many pairs it has, and how many rows were left out."""
     shown = sys.stderr.isatty()
     if not shown:
         print(f"{source}: reading its pairs into {place}; this is done once", flush=True)
@@ -116,7 +121,7 @@ def _keep(
                 with pyarrow.OSFile(str(temporary), "wb") as sink, pyarrow.ipc.new_stream(sink, rows.schema) as writer:
                     writer.write_table(rows)
                 temporary.replace(place / f"{name}.arrow")
-                write(place, name, {"left_out": left_out, "digest": digest(pairs)})
+                write(place, name, [len(pairs), left_out])
             yield json.loads((place / f"{name}.json").read_text())
             bar.update(len(table))
 

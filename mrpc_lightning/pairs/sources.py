@@ -101,17 +101,12 @@ def pieces(pairs: Dataset, size: int | None = None) -> Iterator[Dataset]:
 
 def digest(pairs: Dataset) -> str:
     """Return what tells pairs from others: a hash of their sentences, labels and soft labels, in their order."""
-    found = []
-    for piece in pieces(pairs):
+    found = hashlib.sha256()
+    for number, piece in enumerate(pieces(pairs)):
         columns = [piece[name][:] for name in ROLES if name in piece.column_names]
-        rows = "\n".join(map(repr, zip(*columns, strict=True)))
-        found.append(hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest())
-    return digest_of_pieces(found)
-
-
-def digest_of_pieces(digests: Sequence[str]) -> str:
-    """Return the digest of pairs whose pieces have these digests."""
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        rows = "\n" * (number > 0) + "\n".join(map(repr, zip(*columns, strict=True)))
+        found.update(rows.encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
 
 
 def pair_key(first: str, second: str) -> frozenset[str]:

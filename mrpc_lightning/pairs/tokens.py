@@ -97,7 +97,7 @@ def map_large(pairs: Dataset, encode: Any, key: str) -> Dataset:
     Raises:
         InputError: If the disk is full, or cannot be written.
     """
-    place, parts, many = folder() / f"tokens-{key}", [], -(-len(pairs) // LARGE)
+    place, parts, many = folder() / f"tokens-{key}-{LARGE}", list[Dataset](), -(-len(pairs) // LARGE)
     if sys.stderr.isatty():
         enable_progress_bars()
     else:
@@ -118,7 +118,10 @@ def map_large(pairs: Dataset, encode: Any, key: str) -> Dataset:
                     desc=f"part {number} of {many}",
                 )
             )
-    return concatenate_datasets(parts)
+    tokens = concatenate_datasets(parts)
+    if len(tokens) != len(pairs):
+        raise InputError(f"{place}: does not hold the tokens of all pairs; delete it")
+    return tokens
 
 
 def to_dataset(pairs: Iterable[tuple[str, str]]) -> Dataset:

@@ -105,6 +105,7 @@ class LastCheckpoint(Callback):
     def _stop(self, trainer: Trainer, signum: int, what: str) -> None:
         if trainer.is_global_zero:
             what += requeue(signum)
+        trainer.strategy.barrier()  # SLURM ends the first process where another has ended
         raise Stopped(signum, how_to_resume(what, self.run.folder))
 
     def _copy_before_validation(self, trainer: Trainer, batch_idx: int) -> None:
@@ -177,7 +178,9 @@ class LastCheckpoint(Callback):
             InputError: If a weight is not finite: the checkpoint could not be trained on.
         """
         start = time.perf_counter()
-        if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
+        finite = all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters())
+        # Of a sharded model each process sees its share; all must end, or none.
+        if not trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise InputError(diverged(trainer, "a weight is no finite number"))
         for logger in trainer.loggers:
             logger.experiment.flush() if isinstance(logger, TensorBoardLogger) else logger.save()

@@ -20,7 +20,8 @@ from mrpc_lightning.errors import InputError, Stopped
 # Processes that Lightning starts inherit the environment of the first one.
 VARIABLE = "MRPC_LIGHTNING_DECIDED"
 SECONDS = 120.0  # that a process waits for the first one to decide
-PREPARING = 1800.0  # that it waits for the others' pairs: PyTorch's own limit for a group of processes
+PREPARING = 1800.0  # PyTorch's own limit for a group of processes
+READING = 86400.0  # that it waits for the others' pairs: a hundred million take an hour to read and to tokenize
 _decisions, _outcomes = itertools.count(), itertools.count()
 
 
@@ -78,7 +79,7 @@ def failing_together() -> Iterator[None]:
         if rank == 0 and failed is not None:  # the others may wait for a decision
             store.set(f"decision/{next(_decisions)}", f"refused {failed}")
         store.set(f"{key}/{rank}", json.dumps(outcome))
-        found = [json.loads(_read(store, f"{key}/{one}", PREPARING)) for one in range(launched.world_size())]
+        found = [json.loads(_read(store, f"{key}/{one}", READING)) for one in range(launched.world_size())]
         _leave(store, key, launched)
     except (RuntimeError, InputError):  # the store's errors: the first process has gone
         if failed is None:

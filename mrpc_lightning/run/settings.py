@@ -88,9 +88,11 @@ def check_settings(config: Any) -> None:
             raise InputError("trainer.logger.sub_dir: a run has one folder; use the logger's name or version")
     if trainer.accelerator == "tpu":
         raise InputError("trainer.accelerator tpu: TPUs are not supported; nobody has run this on one")
-    if re.search("spawn|fork|notebook|xla|deepspeed|offload", str(trainer.strategy)):
+    if re.search("spawn|fork|notebook|xla|deepspeed|offload", str(trainer.strategy).lower()) or "FSDPStrategy" in str(
+        trainer.strategy
+    ):
         raise InputError(f"trainer.strategy {trainer.strategy}: is not supported; use ddp or fsdp")
-    if config.model.compile and trainer.strategy == "fsdp":
+    if config.model.compile and is_fsdp(trainer):
         raise InputError("model.compile true: was not tried with trainer.strategy fsdp; leave one out")
     launched = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
     if trainer.num_nodes > 1 and not launched:
@@ -193,9 +195,14 @@ def choose_for_machine(trainer: Any, trained_in: str | None, resumed: bool) -> t
         shown = sys.stdout.isatty() if trainer.enable_progress_bar is None else trainer.enable_progress_bar
         chosen["enable_progress_bar"] = shown
         callbacks = [*callbacks, EpochBar()] if shown else callbacks
-    if trainer.strategy == "fsdp":
+    if is_fsdp(trainer):
         chosen["strategy"] = ShardedStrategy()
     return {**chosen, "callbacks": [*callbacks]}, "as the plugin has it" if trainer.plugins else reason
+
+
+def is_fsdp(trainer: Any) -> bool:
+    """Say whether the Trainer's configuration asks for a sharded model."""
+    return str(trainer.strategy).lower() == "fsdp"
 
 
 def loggers(trainer: Any) -> list[Any]:

@@ -51,7 +51,7 @@ def test_pairs_on_the_disk_are_those_in_memory(project: Path, encoder: str, requ
     kept = [made(encoder, **options) for options in ({}, {"both_orders": True})]
     for one, other in zip(held, kept, strict=True):
         assert not one.pairs["train"].cache_files and len(other.pairs["train"].cache_files) == 4
-        assert len(other.tokens["train"].cache_files) >= 2, "several processes have a file each"
+        assert len(other.tokens["train"].cache_files) >= 2 + (large.cores() > 1), "several processes have a file each"
         assert other.pairs["train"].to_dict() == one.pairs["train"].to_dict()
         assert other.pairs["train"].features == one.pairs["train"].features
         assert other.tokens["train"].to_dict() == one.tokens["train"].to_dict() and other.cut == one.cut

@@ -13,7 +13,7 @@ from helpers import RUN, curve, load
 
 from mrpc_lightning import main
 
-NAMES = ("mrpc-first", "mrpc-second")
+NAMES = (f"mrpc-{os.getpid()}-first", f"mrpc-{os.getpid()}-second")
 ADDRESSES = ("10.77.31.1", "10.77.31.2")
 CONFIG = Path(__file__).resolve().parents[2] / "configs/demo.yaml"
 WORDS = [
@@ -76,9 +76,13 @@ def test_two_machines_train_as_one_process_does(
             )
         )
     # Machines that wait for each other forever are the likeliest fault here; they must not hang the tests.
-    for process in started:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in started:
+            process.kill()
     alone, both = curve(Path("alone/mrpc/version_0")), curve(folders[0] / RUN)
     for name in ("train_loss_step", "train_loss", "val_loss", "val_accuracy", "val_f1"):
         assert [step for step, _ in both[name]] == [step for step, _ in alone[name]]
