@@ -105,8 +105,8 @@ def activations(of: Shape, tokens: int, checkpointed: bool = False) -> float:
 
 def memory(of: Shape, tokens: int, processes: int, sharded: bool, checkpointed: bool) -> float:
     """Return the bytes that each of some processes needs, without what the library and the driver take."""
-    if sharded:  # its share; and whole, in float32, what is in no layer, a layer, and the one that is fetched meanwhile
-        gathered = of.parameters - of.in_layers + 2 * of.in_layers / of.layers
+    if sharded:  # its share; whole, in float32 and with the buffer of the fetch, what is in no layer; and two layers
+        gathered = 2 * (of.parameters - of.in_layers) + 2 * of.in_layers / of.layers
         states = STATES * of.parameters / processes + 4 * gathered
     else:  # DDP has the gradients a second time, in the buckets that are sent
         states = (STATES + 4 * (processes > 1)) * of.parameters

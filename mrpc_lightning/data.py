@@ -184,7 +184,7 @@ class MRPCDataModule(LightningDataModule):
         """Tokenize pairs, as `check` returns them, and let them be a split's; `cache` keeps tokens for a later run."""
         self.load_tokenizer()
         self.pairs[split] = pairs
-        if split != "predict":
+        if cache or split != "predict":
             self._digests[split] = self.reader.digests.get(split) or sources.digest(pairs)
         self.tokens[split], self.cut[split] = self._tokenize(split, pairs, cache)
         self._swapped.pop(split, None)
