@@ -232,6 +232,8 @@ for count in map(int, sys.argv[1:]):
         found.append(time.perf_counter() - start)
     if torch.distributed.get_rank() == 0:
         print(sorted(found)[len(found) // 2])
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
