@@ -76,7 +76,7 @@ class LastCheckpoint(Callback):
         if (signum or self._is_due(trainer, batch_idx)) and trainer.global_step != self._saved_step:
             self.save(trainer)
         if signum and trainer.global_step == 0:
-            queued = requeue(signum) if trainer.is_global_zero else ""
+            queued = self._requeue(trainer, signum)
             raise Stopped(signum, f"stopped before the first optimizer step: there is nothing to resume from{queued}")
         if signum:
             self._stop(trainer, signum, f"stopped after optimizer step {trainer.global_step:,}")
@@ -103,10 +103,12 @@ class LastCheckpoint(Callback):
         self._stop(trainer, signum, f"stopped in the validation after optimizer step {trainer.global_step:,}")
 
     def _stop(self, trainer: Trainer, signum: int, what: str) -> None:
-        if trainer.is_global_zero:
-            what += requeue(signum)
+        raise Stopped(signum, how_to_resume(what + self._requeue(trainer, signum), self.run.folder))
+
+    def _requeue(self, trainer: Trainer, signum: int) -> str:
+        queued = requeue(signum) if trainer.is_global_zero else ""
         trainer.strategy.barrier()  # SLURM ends the first process where another has ended
-        raise Stopped(signum, how_to_resume(what, self.run.folder))
+        return queued
 
     def _copy_before_validation(self, trainer: Trainer, batch_idx: int) -> None:
         """Copy what a checkpoint holds, if a validation follows this optimizer step and the copy costs little time.

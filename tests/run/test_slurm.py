@@ -10,7 +10,7 @@ import pytest
 from helpers import LAST, RUN, load, wait_for
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/slurm.sbatch"
-# Starts the command that follows its own flags, once for each task, and ends as the first task that fails.
+# Starts the command that follows its own flags, once for each task, and waits for all; SLURM would end the others.
 SRUN = f"""#!{sys.executable}
 import os, signal, subprocess, sys
 words = sys.argv[1:]
