@@ -55,7 +55,7 @@ class MRPCDataModule(LightningDataModule):
         max_length: Tokens a pair; a longer one is cut, the longer sentence first.
         global_batch_size: Training pairs an optimizer step, over all processes and accumulated batches, which share
             them evenly.
-        eval_batch_size: Pairs a process and step in validation, test and prediction.
+        eval_batch_size: Pairs a batch of a process in validation, test and prediction.
         both_orders: Train on each pair in both orders of its sentences, never in one batch: twice the steps.
         bucketing: Train on batches of pairs of similar length, which saves most of the padding; false shuffles freely.
         padding: Pad each batch to its longest pair, or to `max_length`, so that all are of one width.
@@ -160,7 +160,7 @@ class MRPCDataModule(LightningDataModule):
         """Read, check and tokenize the splits that a stage ("fit", "validate", "test" or "predict") needs.
 
         Raises:
-            InputError: If there is no such split, its pairs are not in order, or fewer than processes.
+            InputError: If there is no such split, or its pairs are not in order.
         """
         if stage == "predict" and self.tokens:
             return  # a Trainer says so even where it was given another split's batches; `predict_dataloader` reads them
@@ -173,9 +173,6 @@ class MRPCDataModule(LightningDataModule):
                 raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
             if split == "train" and stage == "fit":
                 self._parts()  # fewer pairs than processes do: some come again
-            elif self.trainer and len(self.pairs[split]) < (processes := self.trainer.world_size):
-                few = f"too few {split} pairs ({len(self.pairs[split])}) for {processes} processes"
-                raise InputError(f"{self.source(split)}: {few}; give fewer trainer.devices")
         self.reader.forget()
         # Workers fork after the tokenizer's threads have run; it warns of that at each fork, and works.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

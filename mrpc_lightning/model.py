@@ -16,7 +16,7 @@ from mrpc_lightning.nn.optim import Schedule, make_optimizer, make_schedule
 from mrpc_lightning.nn.sharding import shard
 from mrpc_lightning.nn.speedups import make_fast, predicting
 from mrpc_lightning.nn.values import check_values, is_plain
-from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader, weight_of
+from mrpc_lightning.pairs.batches import EvaluationBatches, counts, make_loader, weight_of
 from mrpc_lightning.pairs.tables import Prediction, fill, is_table
 from mrpc_lightning.pairs.tokens import lengths, swap, to_dataset, tokenize, unpack
 
@@ -247,11 +247,11 @@ class ParaphraseClassifier(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
-        self._step(batch, self.val_metrics)
+        self._step(batch, self.val_metrics if counts(batch_idx, self.trainer.val_dataloaders) else None)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add a batch to the test metrics."""
-        self._step(batch, self.test_metrics)
+        self._step(batch, self.test_metrics if counts(batch_idx, self.trainer.test_dataloaders) else None)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the probabilities of both classes, in float32: of shape (batch, 2), or (batch, 2 orders, 2)."""

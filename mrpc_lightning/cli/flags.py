@@ -86,7 +86,7 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
 RESUMED = f"The run to resume: {CKPT_PATH}"
 EVALUATED = f'What to use: {CKPT_PATH} Unset: "best". "none": an encoder that was fine-tuned elsewhere, as it is.'
 RUN = 'The run that --ckpt_path "best" or "last" means, such as version_3. Unset: the newest.'
-SPEED_ALONE = "Pairs a process and step; changes speed and memory alone."
+SPEED_ALONE = "Pairs a batch of a process; changes speed and memory alone."
 # What a subcommand's help begins with: an example, and the flags that matter. Texts of flags above stand there alone.
 HELP: dict[str, tuple[str, dict[str, str]]] = {
     "fit": (

@@ -117,7 +117,7 @@ def run(
             sizes.append(len(table) - len(bad))
             digests.append(digest(table.columns))
             schema = tables.schema_of(table, schema) if kind == ".parquet" else None
-        about = [made_by, data.hparams["eval_batch_size"], trainer.world_size, weights(model), digests]
+        about = [made_by, data.hparams["eval_batch_size"], weights(model), digests]
         folder = path.with_name(f"{path.name}.{digest(about)[:12]}.parts")
         data.trainer = trainer
         with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
@@ -128,7 +128,7 @@ def run(
                 parts = trainer.strategy.broadcast(parts)
             if done := sum(parts.values()):
                 say(trainer, f"{done:,} of {sum(sizes):,} pairs are done, in {folder}; now the others")
-            bar, step = show_progress(trainer, sum(sizes), done), 1
+            bar, step = show_progress(trainer, sum(sizes), done), trainer.world_size
             for number, (_, _, pairs) in enumerate(read(data, digests)):
                 own = [part for part in parts if part.chunk == number]
                 if sum(parts[part] for part in own) == len(pairs):
@@ -140,13 +140,13 @@ def run(
                     part, began = Part(number, begin, min(begin + step, len(batches))), time.monotonic()
                     sampler.batches = batches[part.begin : part.end]
                     rows, found = score(trainer, model, loader)
-                    is_own = rows < len(pairs)  # not one of those that `load` adds
                     if trainer.is_global_zero:
-                        write_part(folder / part.name, rows[is_own], found[is_own])
+                        write_part(folder / part.name, rows, found)
                     trainer.strategy.barrier()
-                    begin, done = part.end, done + int(is_own.sum())
+                    begin, done = part.end, done + len(rows)
                     pace = (part.end - part.begin) / max(time.monotonic() - began, 1e-3)
-                    step = trainer.strategy.broadcast(max(1, min(round(pace * SECONDS), 4 * step)))
+                    rounds = min(round(pace * SECONDS), 4 * step) // trainer.world_size
+                    step = trainer.strategy.broadcast(max(1, rounds) * trainer.world_size)
             bar.close()
             if trainer.is_global_zero:
                 predictions = predicted(folder, read(data, digests), names, calibration)
@@ -196,10 +196,8 @@ def read(data: MRPCDataModule, digests: Sequence[str]) -> Iterator[tuple[Table, 
 
 
 def load(data: MRPCDataModule, pairs: Dataset) -> DataLoader[Any]:
-    """Return the loader of some pairs; each process needs one, so that one may come several times, at the end."""
-    assert data.trainer is not None
-    missing = max(data.trainer.world_size - len(pairs), 0)
-    data.add("predict", pairs.select([*range(len(pairs)), *[0] * missing]) if missing else pairs)
+    """Return the loader of some pairs."""
+    data.add("predict", pairs)
     return data.predict_dataloader()
 
 

@@ -27,7 +27,7 @@ WINDOW = 25
 # validation batches it comes to 3.2 %.
 PADDING = 0.02
 MOST_PADDING = 0.3  # at which a batch ends at once: the next pair is far longer
-# Pairs a process. Batches of all sizes would have matrices of many shapes, for each of which a CPU's library compiles.
+# Pairs. Batches of all sizes would have matrices of many shapes, for each of which a CPU's library compiles.
 GROUP = 16
 
 Rows = NDArray[Any]  # whole numbers
@@ -173,42 +173,55 @@ def weight_of(batch: int, trainer: Any) -> float:
 
 
 class EvaluationBatches(DistributedSampler[list[int]]):
-    """Batches of row numbers, of pairs of nearly the same length; the same each time.
+    """Batches of row numbers, of pairs of nearly the same length; the same each time, and on any number of processes.
 
-    They come in a shuffled order, so that the first few (`trainer.limit_val_batches`) are not of one length.
+    They come in a shuffled order, so that the first few (`trainer.limit_val_batches`) are not of one length. Processes
+    take them in turns, whole: what a model says of a pair depends in the last digit on what it shares a batch with.
 
     Args:
         lengths: Tokens of each pair.
-        batch_size: Pairs a process and step: a batch ends earlier where `PADDING` would be passed.
-        num_replicas: Number of processes; as many pairs are needed.
+        batch_size: Pairs a batch at most: it ends earlier where `PADDING` would be passed.
+        num_replicas: Number of processes.
         rank: This process.
+
+    Attributes:
+        batches: The batches of all processes.
     """
 
     def __init__(self, lengths: Sequence[int] | Rows, batch_size: int, num_replicas: int = 1, rank: int = 0) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]  # it only asks for the length
         order = numpy.argsort(lengths, kind="stable")
-        starts, tokens, group = [0], 0, GROUP * num_replicas
+        starts, tokens = [0], 0
         for place, length in enumerate(numpy.asarray(lengths)[order].tolist()):
             pairs = place - starts[-1]
             share = 1 - (tokens + length) / (length * (pairs + 1))  # of padding, with this pair
-            padded = (share > PADDING and pairs % group == 0) or (share > MOST_PADDING and pairs >= num_replicas)
-            if pairs == batch_size * num_replicas or (pairs and padded):
+            padded = share > (PADDING if pairs % GROUP == 0 else MOST_PADDING)
+            if pairs == batch_size or (pairs and padded):
                 starts.append(place)
                 tokens = 0
             tokens += length
-        if len(order) - starts[-1] < num_replicas:  # a process would go without: into the batch before it
-            starts.pop()
         batches = numpy.split(order, starts[1:])
         shuffled = numpy.random.default_rng(0).permutation(len(batches))
-        self.batches = [batches[i][rank::num_replicas].tolist() for i in shuffled]
+        self.batches = [batches[i].tolist() for i in shuffled]
+
+    @property
+    def own(self) -> list[list[int]]:
+        """This process's batches."""
+        return self.batches[self.rank :: self.num_replicas]
 
     def __len__(self) -> int:
-        """Return the number of batches."""
-        return len(self.batches)
+        """Return the number of batches of each process."""
+        return -(-len(self.batches) // self.num_replicas)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Return this process's batches."""
-        return iter(self.batches)
+        """Return this process's batches, and a pair that comes again where it has one fewer than others."""
+        return iter([*self.own, self.batches[0][:1]][: len(self)])
+
+
+def counts(batch: int, loader: Any) -> bool:
+    """Say whether a batch of a process is one of its own, and no pair that comes again to keep it busy."""
+    sampler = getattr(loader, "sampler", None)
+    return not isinstance(sampler, EvaluationBatches) or batch < len(sampler.own)
 
 
 class BothOrders(Dataset[Any]):

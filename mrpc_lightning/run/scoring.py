@@ -1,5 +1,6 @@
 """What a model says of the pairs of a split or a file, on any number of processes: the one way to score pairs."""
 
+from itertools import chain
 from typing import Any
 
 import numpy
@@ -42,8 +43,9 @@ def score(
     finally:
         owner.datamodule = data
     found: Array = torch.cat(outputs).cpu().double().numpy()
-    batches: Any = loader.sampler  # of rows
-    rows = numpy.array([row for batch in batches for row in batch][: len(found)], dtype=numpy.int64)
+    sampler: Any = loader.sampler
+    rows = numpy.array([*chain.from_iterable(sampler.own)], dtype=numpy.int64)[: len(found)]
+    found = found[: len(rows)]  # without a pair that came again
     if trainer.world_size > 1:
         parts: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(parts, (rows, found))

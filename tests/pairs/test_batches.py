@@ -3,8 +3,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
-from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches
+from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, counts
 
 # Like MRPC's: 3,668 pairs of 19 to 103 tokens, 53 on average, whose standard deviation is 13.
 LENGTHS = [min(max(round(random.Random(i).gauss(53, 13)), 19), 103) for i in range(3668)]
@@ -81,13 +82,21 @@ def test_an_epoch_can_be_entered_at_any_batch_and_the_next_one_is_whole(done: in
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_each_pair_is_evaluated_on_one_process(pairs: int, processes: int, batch_size: int) -> None:
     lengths = LENGTHS[:pairs]
-    shares = [evaluation(lengths, batch_size, num_replicas=processes, rank=rank) for rank in range(processes)]
-    assert Counter(row for share in shares for batch in share for row in batch) == Counter(range(pairs))
-    assert len({len(share) for share in shares}) == 1, "a process with fewer batches leaves the others waiting"
-    sizes = [len(batch) for share in shares for batch in share]
-    assert min(sizes) >= 1 and max(sizes) <= batch_size + 1
-    for step in zip(*shares, strict=True):
-        assert max(map(len, step)) - min(map(len, step)) <= 1
+    alone = evaluation(lengths, batch_size)
+    samplers = [EvaluationBatches(lengths, batch_size, processes, rank) for rank in range(processes)]
+    taken: list[Any] = [[] for _ in alone]
+    again = []
+    for rank, sampler in enumerate(samplers):
+        batches = [*sampler]
+        assert len(batches) == len(sampler) == len(samplers[0]), "with fewer batches a process leaves others waiting"
+        for number, batch in enumerate(batches):
+            if counts(number, DataLoader(lengths, batch_size=None, sampler=sampler)):
+                taken[number * processes + rank] = batch
+            else:
+                again.append(batch)
+    assert taken == alone, "whole batches, as on one process"
+    assert Counter(row for batch in alone for row in batch) == Counter(range(pairs))
+    assert len(again) < processes and all(len(batch) == 1 for batch in again)
 
 
 @pytest.mark.parametrize("window", [0, WINDOW])

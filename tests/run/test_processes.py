@@ -119,8 +119,8 @@ def test_two_processes_agree_with_one_on_every_prediction(project: Path, argumen
     assert metrics["epochs_trained"] == 2 and metrics["pairs"] == 25
 
     figures = []
-    for devices in (2, 1):
-        run(["test", "--trainer.accelerator=cpu", "--data.eval_batch_size=7"], devices)
+    for devices in (2, 1):  # 3 batches: the second process has a pair that comes again
+        run(["test", "--trainer.accelerator=cpu", "--data.eval_batch_size=9"], devices)
         figures.append(json.loads(Path("tb_logs/mrpc/version_0/test_metrics.json").read_text()))
     counts = ("pairs", "true_positives", "false_positives", "true_negatives", "false_negatives", "accuracy", "f1")
     assert [figures[0][name] for name in counts] == [figures[1][name] for name in counts]
@@ -128,7 +128,7 @@ def test_two_processes_agree_with_one_on_every_prediction(project: Path, argumen
 
     quick = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     predictions = []
-    # Chunks of 8 pairs, the last of 1: a process goes without one.
+    # Chunks of 8 pairs, the last of 1: a process has only a pair that comes again.
     small_chunks = (
         "import sys\nfrom mrpc_lightning import main\nfrom mrpc_lightning.deploy import predict\n"
         "predict.CHUNK = 8\nmain(sys.argv[1:])\n"
@@ -136,11 +136,7 @@ def test_two_processes_agree_with_one_on_every_prediction(project: Path, argumen
     for devices in (2, 1):
         run(["predict", *quick, "--data.predict_file=validation.csv"], devices, small_chunks)
         predictions.append(read_predictions(Path("tb_logs/mrpc/version_0/predictions.csv")))
-    assert [row["sentence1"] for row in predictions[0]] == [row["sentence1"] for row in predictions[1]]
-    for first, second in zip(*predictions, strict=True):
-        assert float(first["probability_equivalent"]) == pytest.approx(
-            float(second["probability_equivalent"]), abs=1e-5
-        )
+    assert predictions[0] == predictions[1] and len(predictions[0]) == 25
 
 
 @pytest.mark.slow
@@ -174,11 +170,7 @@ def test_one_two_and_three_processes_score_and_predict_the_same(trained: Path) -
                 assert metrics[name] == scored[0][name]
             assert metrics["intervals"]["f1"] == scored[0]["intervals"]["f1"]
             assert metrics["loss"] == pytest.approx(scored[0]["loss"], abs=1e-6)
-            for one, two in zip(table, predicted[0], strict=True):
-                assert [*one.values()][:-2] == [*two.values()][:-2]
-                assert float(one["probability_equivalent"]) == pytest.approx(
-                    float(two["probability_equivalent"]), abs=2e-6
-                )
+            assert table == predicted[0], "each batch is the same, and so is the last digit"
 
 
 # 61 pairs, 12 an optimizer step: the last step of each epoch has one pair. Nothing is random but the order.
