@@ -249,7 +249,7 @@ def test_paths_may_be_path_objects(project: Path, encoder: str) -> None:
     assert len(data.pairs["train"]) == 60 and data.hparams["train_file"] == str(project / "train.csv")
 
 
-def test_pairs_that_processes_cannot_share_are_refused_whenever_the_processes_are_known(project: Path, encoder: str) -> None:
+def test_pairs_that_processes_cannot_share_are_refused_once_these_are_known(project: Path, encoder: str) -> None:
     data = make_data(encoder, **FILES)
     trainer: Any = SimpleNamespace(world_size=26, accumulate_grad_batches=2)  # what it asks for
     data.trainer = trainer
