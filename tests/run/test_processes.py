@@ -110,6 +110,27 @@ def run(words: list[str], devices: int, code: str = "", exit_code: int = 0) -> s
     return finished.stdout
 
 
+# Reads 8 pairs at a time.
+SMALL_CHUNKS = """
+import os
+import signal
+
+from mrpc_lightning.__main__ import entry
+from mrpc_lightning.deploy import parts, predict
+
+
+def write_part(path, rows, found):
+    parts.write_part(path, rows, found)
+    if path.name.startswith("000001"):
+        pass
+        # killed here
+
+
+predict.CHUNK, predict.write_part = 8, write_part
+entry()
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_agree_with_one_on_every_prediction(project: Path, arguments: list[str]) -> None:
     printed = run(["fit", *arguments], devices=2)
@@ -129,14 +150,14 @@ def test_two_processes_agree_with_one_on_every_prediction(project: Path, argumen
     quick = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     predictions = []
     # Chunks of 8 pairs, the last of 1: a process has only a pair that comes again.
-    small_chunks = (
-        "import sys\nfrom mrpc_lightning import main\nfrom mrpc_lightning.deploy import predict\n"
-        "predict.CHUNK = 8\nmain(sys.argv[1:])\n"
-    )
     for devices in (2, 1):
-        run(["predict", *quick, "--data.predict_file=validation.csv"], devices, small_chunks)
-        predictions.append(read_predictions(Path("tb_logs/mrpc/version_0/predictions.csv")))
-    assert predictions[0] == predictions[1] and len(predictions[0]) == 25
+        run(["predict", *quick, "--data.predict_file=validation.csv"], devices, SMALL_CHUNKS)
+        predictions.append((RUN / "predictions.csv").read_bytes())
+    words = ["predict", *quick, "--data.predict_file=validation.csv", "--output=killed.csv"]
+    run(words, 2, SMALL_CHUNKS.replace("# killed here", "os.kill(os.getpid(), signal.SIGKILL)"), -signal.SIGKILL)
+    assert "16 of 25 pairs are done" in run(words, 1, SMALL_CHUNKS), "another number of processes goes on with the parts"
+    predictions.append(Path("killed.csv").read_bytes())
+    assert predictions[0] == predictions[1] == predictions[2] and len(predictions[0].splitlines()) == 26
 
 
 @pytest.mark.slow
