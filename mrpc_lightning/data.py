@@ -169,6 +169,8 @@ class MRPCDataModule(LightningDataModule):
                 self.add(split, self.read(split), cache=True)
                 if left_out := self.reader.left_out.get(split):
                     rank_zero_warn(f"{self.source(split)}: {count(left_out, 'row')} left out, as skip_bad_rows says")
+            if self.hparams["both_orders" if split == "train" and stage == "fit" else "symmetric"]:
+                self._swap(split)
             if split == "train" and positives(self.pairs[split]) in (0, len(self.pairs[split])):
                 raise InputError(f"{self.source(split)}: every training pair has the same label; both are needed")
             if split == "train" and stage == "fit":
@@ -264,6 +266,12 @@ class MRPCDataModule(LightningDataModule):
         key = cache_key(self.tokenizer_files, self._digests[split] + swapped, length) if cache else None
         return tokenize(self.load_tokenizer(), pairs, length, key)
 
+    def _swap(self, split: str) -> Dataset:
+        """Return the tokens of a split's pairs with their sentences swapped."""
+        if split not in self._swapped:
+            self._swapped[split], _ = self._tokenize(split, swap(self.pairs[split]), split != "predict", " swapped")
+        return self._swapped[split]
+
     def _loader(
         self, split: str, kind: type[TrainingBatches] | type[EvaluationBatches], overfit: bool = True, **options: Any
     ) -> DataLoader[Any]:
@@ -271,12 +279,9 @@ class MRPCDataModule(LightningDataModule):
             stage = "fit" if split in NEEDED["fit"] else split
             raise InputError(f"no {split} pairs yet: call setup({stage!r}) of the data module first")
         values, trainer, scored = self.hparams, self.trainer, kind is EvaluationBatches
-        both = values["symmetric" if scored else "both_orders"]
-        if both and split not in self._swapped:
-            self._swapped[split], _ = self._tokenize(split, swap(self.pairs[split]), split != "predict", " swapped")
         tokens = self.tokens[split]
-        if both and not scored:
-            tokens = concatenate_datasets([tokens, self._swapped[split]])
+        swapped = self._swap(split) if values["symmetric" if scored else "both_orders"] else None
+        tokens = tokens if scored or swapped is None else concatenate_datasets([tokens, swapped])
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
         size = values["eval_batch_size" if scored else "global_batch_size"]
@@ -287,7 +292,7 @@ class MRPCDataModule(LightningDataModule):
             tokens,
             self.load_tokenizer(),
             (size if scored else self._parts()[1]) if in_order else batches,
-            self._swapped[split] if both and scored else None,
+            swapped if scored else None,
             width,
             values["pad_to_multiple_of"],
             values["num_workers"],

@@ -16,14 +16,15 @@ from typing import Any
 import datasets
 import pyarrow
 from datasets import Dataset, concatenate_datasets
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.files import Table
-from mrpc_lightning.pairs.sources import PIECE, digest, pieces
+from mrpc_lightning.pairs.sources import LARGE, PIECE, digest, pieces
 
 LARGE_FILE = 2**28  # bytes: about `LARGE` pairs of MRPC's length, in a file that is not compressed
+LIMIT = f"more than {LARGE_FILE >> 20} MB of files, or {LARGE:,} pairs of a data set"
 FORMAT = 1  # of what is kept, to be raised where rows are checked otherwise
 COMPRESSED = 4  # times that a compressed file grows, about
 
@@ -96,7 +97,13 @@ def working_in(place: Path) -> Iterator[None]:
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / ".lock"):
+        lock = FileLock(place / ".lock")
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process, which works in {place}", flush=True)
+            held = lock.acquire()
+        with held:
             for half in place.glob("tmp*"):
                 half.unlink()
             yield

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs import checks, large, sources, splits
 from mrpc_lightning.pairs.files import Table, find_files, read_chunks, read_file
+from mrpc_lightning.pairs.large import LIMIT
 from mrpc_lightning.pairs.sources import PIECE
 
 FOLDED = ("train", "validation")  # the splits that a fold makes out of the training pairs
@@ -106,9 +107,9 @@ class Reader:
         if path and not large.is_large(files):
             return None
         if values["fold"]:
-            raise InputError(f"data.fold {values['fold']}: {source} has too many pairs for folds; leave it out")
+            raise InputError(f"data.fold {values['fold']}: {source} is too large for folds ({LIMIT}); leave it out")
         if not self.has("validation") and "validation" not in self._tables:
-            raise InputError(f"{source}: too many pairs to hold some out; give data.validation_file")
+            raise InputError(f"{source}: too large to hold pairs out ({LIMIT}); give data.validation_file")
         tables = read_chunks(Path(path), "train_file", PIECE) if path else self._tables["train"].pieces(PIECE)
         names = self.columns if values["soft_label_column"] else self.columns[:3]
         about = [names, values["label_names"], values["skip_bad_rows"], path or source]

@@ -155,7 +155,9 @@ def test_two_processes_agree_with_one_on_every_prediction(project: Path, argumen
         predictions.append((RUN / "predictions.csv").read_bytes())
     words = ["predict", *quick, "--data.predict_file=validation.csv", "--output=killed.csv"]
     run(words, 2, SMALL_CHUNKS.replace("# killed here", "os.kill(os.getpid(), signal.SIGKILL)"), -signal.SIGKILL)
-    assert "16 of 25 pairs are done" in run(words, 1, SMALL_CHUNKS), "another number of processes goes on with the parts"
+    assert "16 of 25 pairs are done" in run(words, 1, SMALL_CHUNKS), (
+        "another number of processes goes on with the parts"
+    )
     predictions.append(Path("killed.csv").read_bytes())
     assert predictions[0] == predictions[1] == predictions[2] and len(predictions[0].splitlines()) == 26
 
