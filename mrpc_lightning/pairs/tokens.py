@@ -1,7 +1,8 @@
 import hashlib
+import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs.large import cores, folder, working_in
 from mrpc_lightning.pairs.sources import LARGE, PIECE, pieces
 
+Encode = Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]
 Files = Mapping[str, torch.Tensor]
 
 
@@ -80,7 +82,7 @@ def tokenize(
     return tokens.remove_columns("cut"), pyarrow.compute.sum(tokens.data.column("cut")).as_py()
 
 
-def map_cached(pairs: Dataset, encode: Any, key: str) -> Dataset:
+def map_cached(pairs: Dataset, encode: Encode, key: str) -> Dataset:
     """Map pairs, or take what is kept under the key."""
     disable_progress_bars()
     options: dict[str, Any] = {"batched": True, "remove_columns": pairs.column_names, "new_fingerprint": key}
@@ -91,12 +93,19 @@ def map_cached(pairs: Dataset, encode: Any, key: str) -> Dataset:
         return pairs.map(encode, keep_in_memory=True, load_from_cache_file=False, **options)
 
 
-def map_large(pairs: Dataset, encode: Any, key: str) -> Dataset:
+def map_large(pairs: Dataset, encode: Encode, key: str) -> Dataset:
     """Map more pairs than memory should hold, `LARGE` at a time, with a process for each core.
 
     Raises:
         InputError: If the disk is full, or cannot be written.
     """
+    own = os.getpid()
+
+    def encode_for_parent(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        if own not in (os.getpid(), os.getppid()):  # the command was killed: its workers would go on to the end
+            os._exit(1)
+        return encode(rows)
+
     place, parts, many = folder() / f"tokens-{key}-{LARGE}", list[Dataset](), -(-len(pairs) // LARGE)
     if sys.stderr.isatty():
         enable_progress_bars()
@@ -109,7 +118,7 @@ def map_large(pairs: Dataset, encode: Any, key: str) -> Dataset:
                 print(f"tokenizing part {number} of {many}, {len(part):,} pairs; this is done once", flush=True)
             parts.append(
                 part.map(
-                    encode,
+                    encode_for_parent,
                     batched=True,
                     remove_columns=pairs.column_names,
                     num_proc=max(min(cores(), len(part) // PIECE), 1),

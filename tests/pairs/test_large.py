@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +182,34 @@ entry()
     assert finished.returncode == 0, errors
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     wait_for(RUN.with_name("version_1") / "metrics.json")
+
+
+@pytest.mark.slow
+def test_processes_that_tokenize_end_with_the_one_that_started_them(project: Path, cache: Path) -> None:
+    working = (
+        PATCH
+        + f"""
+import os
+import time
+import datasets
+datasets.config.HF_DATASETS_CACHE = {str(cache.parent)!r}
+from mrpc_lightning.pairs import tokens
+def encode(rows):
+    with open(f"worker-{{os.getpid()}}", "a") as file:
+        file.write("batch\\n")
+    time.sleep(0.05)
+    return {{"cut": [False] * len(rows["a"])}}
+tokens.cores, tokens.PIECE, tokens.LARGE = lambda: 2, 1, 10**6
+tokens.map_large(datasets.Dataset.from_dict({{"a": range(200_000)}}), encode, "key")
+"""
+    )
+    Path("code.py").write_text(working)
+    with subprocess.Popen([sys.executable, "code.py"]) as killed:
+        while len(workers := [*Path().glob("worker-*")]) < 2:
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+    time.sleep(2)
+    done = [path.stat().st_size for path in workers]
+    time.sleep(1)
+    assert [path.stat().st_size for path in workers] == done and sum(done) < 200 * len("batch\n")
