@@ -14,12 +14,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from mrpc_lightning import main
+from mrpc_lightning.nn.speedups import make_fast
+from mrpc_lightning.pairs.batches import WINDOW, TrainingBatches
+from mrpc_lightning.pairs.tokens import lengths
 
 # Bytes that layers keep for the backward pass, with bf16 autocast, fused attention and dropout of hidden states: fitted
 # to what small encoders keep.
@@ -220,100 +226,109 @@ def measure(model: Any, optimizer: torch.optim.Optimizer, widths: Sequence[int])
     return Compute(*map(float, found))
 
 
-LINK = """
-import sys, time, torch
-torch.distributed.init_process_group("gloo")
-for count in map(int, sys.argv[1:]):
-    tensor, found = torch.zeros(count), []
-    for _ in range(12):
-        torch.distributed.barrier()
-        start = time.perf_counter()
-        torch.distributed.all_reduce(tensor)
-        found.append(time.perf_counter() - start)
+class Parts(NamedTuple):
+    """What a step is made of on some processes, all at work at once; seconds.
+
+    Attributes:
+        compute: Of a process's own pairs.
+        gradients: To add up the gradients.
+        message: To add up one number.
+    """
+
+    compute: Compute
+    gradients: float
+    message: float
+
+
+def measure_process(folder: str, widths: Sequence[int]) -> None:
+    """Measure `Parts` as one of the processes that torchrun starts; the first one prints them."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    model = AutoModelForSequenceClassification.from_pretrained(folder).train()
+    make_fast(model, torch.device("cpu"))
+    gradients, number = torch.zeros(sum(one.numel() for one in model.parameters())), torch.zeros(1)
+    compute = measure(model, torch.optim.AdamW(model.parameters(), fused=True), widths)
+    parts = [compute, *(timed(partial(torch.distributed.all_reduce, sent), 25) for sent in (gradients, number))]
     if torch.distributed.get_rank() == 0:
-        print(sorted(found)[len(found) // 2])
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-"""
+        print(json.dumps(parts))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
-def all_reduce(processes: int, numbers: int) -> float:
-    """Return the seconds in which so many processes add up so many float32 numbers."""
-    if processes == 1:
-        return 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "link.py"
-        script.write_text(LINK)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        done = subprocess.run([*command, str(script), str(numbers)], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+def measure_parts(processes: int, folder: str, widths: Sequence[int]) -> Parts:
+    """Measure `Parts` on so many processes, of the encoder in a folder."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*launcher, __file__, "process", f"--config={folder}", *map(str, widths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    compute, *others = json.loads(done.stdout.splitlines()[-1])
+    return Parts(Compute(*compute), *others) if processes > 1 else Parts(Compute(*compute), 0.0, 0.0)
 
 
-def predicted(data: Any, compute: Compute, processes: int, link: float) -> float:
-    """Return the pairs a second of an epoch: the slowest process decides on each step, and cores may be too few."""
-    from mrpc_lightning.pairs.batches import WINDOW, TrainingBatches
-    from mrpc_lightning.pairs.tokens import lengths
+def seconds_a_step(data: Any, parts: Parts, processes: int, pairs: int) -> float:
+    """Return the mean seconds of an epoch's steps of so many pairs, without what Lightning does beside.
 
-    widths, size = lengths(data.tokens["train"]), data.hparams["global_batch_size"]
-    shares = [list(TrainingBatches(widths, size, 42, WINDOW, processes, rank)) for rank in range(processes)]
-    crowded = max(processes / (os.cpu_count() or 1), 1.0)
-    seconds = sum(
-        crowded * max(compute.seconds(len(rows), int(widths[rows].max())) for rows in step) + link
+    The slowest process decides on each step. Its end is waited for twice more: Lightning's logged loss is added up over
+    the processes, behind a barrier.
+    """
+    widths = lengths(data.tokens["train"])
+    shares = [list(TrainingBatches(widths, pairs, 42, WINDOW, processes, rank)) for rank in range(processes)]
+    found = [
+        max(parts.compute.seconds(len(rows), int(widths[rows].max())) for rows in step)
         for step in zip(*shares, strict=True)
-    )
-    return len(widths) / seconds
+    ]
+    return statistics.mean(found) + parts.gradients + 2 * parts.message
 
 
 def steps_table(config: str, words: list[str]) -> str:
-    """Train for an epoch on one, two and three processes, and return what was predicted and measured."""
-    from mrpc_lightning.cli.app import main
+    """Train for an epoch on one, two and three processes, and return what was predicted and measured.
 
-    torch.set_num_threads(1)
+    What Lightning does in each step beside computing is measured on one process, with half as many pairs a step.
+    """
     with tempfile.TemporaryDirectory() as folder:
         where = f"--trainer.logger.init_args.save_dir={folder}"
         given = ["fit", f"--config={config}", "--trainer.accelerator=cpu", "--trainer.max_epochs=1", where, *words]
         cli: Any = main([*given, "--trainer.fast_dev_run=true"])
-        model, data = cli.model.train(), cli.datamodule
+        cli.model.model.save_pretrained(f"{folder}/encoder")
+        data, size = cli.datamodule, cli.datamodule.hparams["global_batch_size"]
         widest = data.hparams["max_length"]
-        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        compute = measure(model, optimizer, [widest // 4, widest // 2, widest])
+        widths = [widest // 4, widest // 2, widest]
+
+        def rate(processes: int, pairs: int) -> float:
+            """Return the pairs a second of a run."""
+            own = [f"--data.global_batch_size={pairs}", f"--trainer.devices={processes}"]
+            command = [sys.executable, "-m", "mrpc_lightning", *given, *own]
+            subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True)
+            newest = max(Path(folder).rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
+            return float(json.loads(newest.read_text())["training_pairs_per_second"])
+
+        parts = {processes: measure_parts(processes, folder + "/encoder", widths) for processes in (1, 2, 3)}
+        half = size // 2
+        beside = half / statistics.median(rate(1, half) for _ in range(3)) - seconds_a_step(data, parts[1], 1, half)
+        found: dict[int, list[float]] = {processes: [] for processes in parts}
+        for _ in range(3):
+            for processes, rates in found.items():
+                rates.append(rate(processes, size // processes * processes))
         rows = []
-        for processes in (1, 2, 3):
-            size = data.hparams["global_batch_size"]
-            given_size = [f"--data.global_batch_size={size // processes * processes}"]
-            data.hparams["global_batch_size"] = size // processes * processes
-            link = all_reduce(processes, sum(one.numel() for one in model.parameters()))
-            expected = predicted(data, compute, processes, link)
-            data.hparams["global_batch_size"] = size
-            found = []
-            for _ in range(3):
-                command = [
-                    sys.executable,
-                    "-m",
-                    "mrpc_lightning",
-                    *given,
-                    *given_size,
-                    f"--trainer.devices={processes}",
-                ]
-                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-                subprocess.run(command, env=environment, capture_output=True, check=True)
-                newest = max(Path(folder).rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
-                found.append(json.loads(newest.read_text())["training_pairs_per_second"])
-            rate = statistics.median(found)
+        for processes, rates in found.items():
+            pairs, own = size // processes * processes, parts[processes]
+            seconds = seconds_a_step(data, own, processes, pairs)
+            crowded = max(processes / (os.cpu_count() or 1), 1.0)
+            expected, measured = pairs / (seconds + crowded * beside), statistics.median(rates)
+            network = own.gradients + 2 * own.message
             cells = [
-                f"{1e3 * link:.1f} ms",
+                *(f"{1e3 * one:.1f} ms" for one in (seconds - network, crowded * beside, network)),
                 f"{expected:,.0f}",
-                f"{rate:,.0f} ({min(found):,.0f} to {max(found):,.0f})",
+                f"{measured:,.0f} ({min(rates):,.0f} to {max(rates):,.0f})",
             ]
-            rows.append([f"{processes}", *cells, f"{expected / rate:.2f}"])
-    header = ["processes", "all-reduce", "pairs/s, predicted", "pairs/s, measured: median of 3 (range)", "ratio"]
-    return table(header, rows)
+            rows.append([f"{processes}", *cells, f"{expected / measured:.2f}"])
+    header = ["processes", "compute", "beside", "network", "pairs/s, predicted"]
+    return table([*header, "pairs/s, measured: median of 3 (range)", "ratio"], rows)
 
 
-def main() -> None:
+def print_table() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "cluster", "steps"])
+    parser.add_argument("what", choices=["memory", "cluster", "steps", "process"], help="process: steps starts it")
     parser.add_argument("--pairs", type=int, default=16, help="that a GPU computes at a time")
     parser.add_argument("--tokens", type=int, default=128, help="a pair, padding included")
     parser.add_argument(
@@ -332,9 +347,11 @@ def main() -> None:
     elif asked.what == "cluster":
         rates = asked.flops, asked.utilization, asked.inside, asked.between
         print(cluster_table(asked.pairs, asked.tokens, *rates))
+    elif asked.what == "process":
+        measure_process(asked.config, [*map(int, asked.words)])
     else:
         print(steps_table(asked.config, asked.words))
 
 
 if __name__ == "__main__":
-    main()
+    print_table()
