@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,8 +113,8 @@ def memory(of: Shape, tokens: int, processes: int, sharded: bool, checkpointed: 
     if sharded:  # its share; whole, in float32 and with the buffer of the fetch, what is in no layer; and two layers
         gathered = 2 * (of.parameters - of.in_layers) + 2 * of.in_layers / of.layers
         states = STATES * of.parameters / processes + 4 * gathered
-    else:  # DDP has the gradients a second time, in the buckets that are sent
-        states = (STATES + 4 * (processes > 1)) * of.parameters
+    else:
+        states = STATES * of.parameters
     return states + activations(of, tokens, checkpointed)
 
 
@@ -133,7 +132,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def memory_table(pairs: int, tokens: int) -> str:
     """Return GiB per GPU for each encoder, so many pairs of so many tokens at a time."""
-    ways = {"one GPU": (1, False), "8 GPUs, ddp": (8, False), "8 GPUs, fsdp": (8, True), "64 GPUs, fsdp": (64, True)}
+    ways = {"one GPU, or ddp": (1, False), "8 GPUs, fsdp": (8, True), "64 GPUs, fsdp": (64, True)}
     rows = []
     for name, values in ENCODERS.items():
         of = describe(values)
@@ -207,23 +206,26 @@ class Compute(NamedTuple):
 
 def measure(model: Any, optimizer: torch.optim.Optimizer, widths: Sequence[int]) -> Compute:
     """Measure what a step costs on one core, and fit `Compute` to it."""
-    rows, seconds = [], []
-    for pairs in (4, 8, 16):
-        for width in widths:
-            ids = torch.full((pairs, width), 5)
-            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    shapes = [(pairs, width) for pairs in (4, 8, 16, 32) for width in widths]
 
-            def step(batch: dict[str, torch.Tensor] = batch) -> None:
-                model(**batch).float().logsumexp(dim=-1).sum().backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
+    def step(pairs: int, width: int) -> float:
+        ids = torch.full((pairs, width), 5)
+        start = time.perf_counter()
+        model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.logsumexp(dim=-1).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - start
 
-            rows.append([1, pairs * width, pairs * width**2])
-            seconds.append(timed(step))
-    weights = 1 / numpy.array(seconds)  # relative errors
+    turns = [[step(*shape) for shape in shapes] for _ in range(12)][2:]  # the first ones compile
+    seconds = numpy.median(turns, axis=0)
+    rows = [[1, pairs * width, pairs * width**2] for pairs, width in shapes]
+    weights = 1 / seconds  # relative errors
     found, *_ = numpy.linalg.lstsq(numpy.array(rows) * weights[:, None], numpy.ones(len(rows)), rcond=None)
     return Compute(*map(float, found))
+
+
+ROUNDS = 3
 
 
 class Parts(NamedTuple):
@@ -232,12 +234,10 @@ class Parts(NamedTuple):
     Attributes:
         compute: Of a process's own pairs.
         gradients: To add up the gradients.
-        message: To add up one number.
     """
 
     compute: Compute
     gradients: float
-    message: float
 
 
 def measure_process(folder: str, widths: Sequence[int]) -> None:
@@ -246,11 +246,11 @@ def measure_process(folder: str, widths: Sequence[int]) -> None:
     torch.distributed.init_process_group("gloo")
     model = AutoModelForSequenceClassification.from_pretrained(folder).train()
     make_fast(model, torch.device("cpu"))
-    gradients, number = torch.zeros(sum(one.numel() for one in model.parameters())), torch.zeros(1)
+    gradients = torch.zeros(sum(one.numel() for one in model.parameters()))
     compute = measure(model, torch.optim.AdamW(model.parameters(), fused=True), widths)
-    parts = [compute, *(timed(partial(torch.distributed.all_reduce, sent), 25) for sent in (gradients, number))]
+    seconds = timed(lambda: torch.distributed.all_reduce(gradients), 25)
     if torch.distributed.get_rank() == 0:
-        print(json.dumps(parts))
+        print(json.dumps([compute, seconds]))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -258,17 +258,16 @@ def measure_process(folder: str, widths: Sequence[int]) -> None:
 def measure_parts(processes: int, folder: str, widths: Sequence[int]) -> Parts:
     """Measure `Parts` on so many processes, of the encoder in a folder."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, __file__, "process", f"--config={folder}", *map(str, widths)]
+    command = [*launcher, __file__, "process", *map(str, widths), f"--config={folder}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    compute, *others = json.loads(done.stdout.splitlines()[-1])
-    return Parts(Compute(*compute), *others) if processes > 1 else Parts(Compute(*compute), 0.0, 0.0)
+    compute, gradients = json.loads(done.stdout.splitlines()[-1])
+    return Parts(Compute(*compute), gradients if processes > 1 else 0.0)
 
 
 def seconds_a_step(data: Any, parts: Parts, processes: int, pairs: int) -> float:
-    """Return the mean seconds of an epoch's steps of so many pairs, without what Lightning does beside.
+    """Return the mean seconds of an epoch's steps of so many pairs: the slowest process decides on each.
 
-    The slowest process decides on each step. Its end is waited for twice more: Lightning's logged loss is added up over
-    the processes, behind a barrier.
+    What Lightning does beside is not in it.
     """
     widths = lengths(data.tokens["train"])
     shares = [list(TrainingBatches(widths, pairs, 42, WINDOW, processes, rank)) for rank in range(processes)]
@@ -276,7 +275,7 @@ def seconds_a_step(data: Any, parts: Parts, processes: int, pairs: int) -> float
         max(parts.compute.seconds(len(rows), int(widths[rows].max())) for rows in step)
         for step in zip(*shares, strict=True)
     ]
-    return statistics.mean(found) + parts.gradients + 2 * parts.message
+    return statistics.mean(found) + parts.gradients
 
 
 def steps_table(config: str, words: list[str]) -> str:
@@ -301,28 +300,28 @@ def steps_table(config: str, words: list[str]) -> str:
             newest = max(Path(folder).rglob("metrics.json"), key=lambda path: path.stat().st_mtime)
             return float(json.loads(newest.read_text())["training_pairs_per_second"])
 
-        parts = {processes: measure_parts(processes, folder + "/encoder", widths) for processes in (1, 2, 3)}
-        half = size // 2
-        beside = half / statistics.median(rate(1, half) for _ in range(3)) - seconds_a_step(data, parts[1], 1, half)
-        found: dict[int, list[float]] = {processes: [] for processes in parts}
-        for _ in range(3):
-            for processes, rates in found.items():
-                rates.append(rate(processes, size // processes * processes))
+        # A machine's speed changes with time: what is predicted from is measured beside what it predicts.
+        found: dict[int, list[tuple[float, ...]]] = {1: [], 2: [], 3: []}
+        for _ in range(ROUNDS):
+            half, beside = size // 2, 0.0
+            for processes, rounds in found.items():
+                pairs, parts = size // processes * processes, measure_parts(processes, f"{folder}/encoder", widths)
+                if processes == 1:
+                    beside = max(half / rate(1, half) - seconds_a_step(data, parts, 1, half), 0.0)
+                crowded = beside * max(processes / (os.cpu_count() or 1), 1.0)
+                seconds, measured = seconds_a_step(data, parts, processes, pairs), rate(processes, pairs)
+                predicted = pairs / (seconds + crowded)
+                compute = seconds - parts.gradients
+                rounds.append((1e3 * compute, 1e3 * crowded, 1e3 * parts.gradients, predicted, measured))
         rows = []
-        for processes, rates in found.items():
-            pairs, own = size // processes * processes, parts[processes]
-            seconds = seconds_a_step(data, own, processes, pairs)
-            crowded = max(processes / (os.cpu_count() or 1), 1.0)
-            expected, measured = pairs / (seconds + crowded * beside), statistics.median(rates)
-            network = own.gradients + 2 * own.message
-            cells = [
-                *(f"{1e3 * one:.1f} ms" for one in (seconds - network, crowded * beside, network)),
-                f"{expected:,.0f}",
-                f"{measured:,.0f} ({min(rates):,.0f} to {max(rates):,.0f})",
-            ]
-            rows.append([f"{processes}", *cells, f"{expected / measured:.2f}"])
-    header = ["processes", "compute", "beside", "network", "pairs/s, predicted"]
-    return table([*header, "pairs/s, measured: median of 3 (range)", "ratio"], rows)
+        for processes, rounds in found.items():
+            *ms, predicted, measured = (statistics.median(values) for values in zip(*rounds, strict=True))
+            ratios = sorted(one[3] / one[4] for one in rounds)
+            cells = [*(f"{one:.1f} ms" for one in ms), f"{predicted:,.0f}", f"{measured:,.0f}"]
+            middle = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            rows.append([f"{processes}", *cells, middle])
+    header = ["processes", "compute", "beside it", "all-reduce", "pairs/s, predicted", "measured", "ratio (range)"]
+    return table(header, rows)
 
 
 def print_table() -> None:

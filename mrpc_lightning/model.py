@@ -13,7 +13,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.nn.encoder import checkpoint_gradients, load_encoder, restore_encoder
 from mrpc_lightning.nn.metrics import COUNTS, METRICS, EpochMetrics
 from mrpc_lightning.nn.optim import Schedule, make_optimizer, make_schedule
-from mrpc_lightning.nn.sharding import shard
+from mrpc_lightning.nn.sharding import distribute
 from mrpc_lightning.nn.speedups import make_fast, predicting
 from mrpc_lightning.nn.values import check_values, is_plain
 from mrpc_lightning.pairs.batches import EvaluationBatches, counts, make_loader, weight_of
@@ -179,11 +179,11 @@ class ParaphraseClassifier(LightningModule):
             metrics.reset()  # an epoch that was broken off has left a part
 
     def configure_model(self) -> None:
-        """Make the encoder fast on the Trainer's device, and share it out among processes if the strategy is FSDP."""
+        """Make the encoder fast on the Trainer's device, and prepare it for several processes."""
         if self.model is not None and self._trainer is not None:  # load_from_checkpoint calls this before either
             device, compiled = self.trainer.strategy.root_device, self.hparams["compile"] and self.trainer.training
             make_fast(self.model, device, compiled)
-            shard(self.model, self.trainer.strategy)
+            distribute(self.model, self.trainer.strategy)
 
     def load_finetuned(self) -> None:
         """Load an encoder that was fine-tuned elsewhere, to score it as it is.
@@ -240,7 +240,10 @@ class ParaphraseClassifier(LightningModule):
         loss = weight * self._step(batch, metrics, target=batch.get("soft_labels", batch["labels"]), **options)
         self._step_loss = loss.detach() / accumulated + (self._step_loss if batch_idx % accumulated else 0.0)
         if (batch_idx + 1) % accumulated == 0 or batch_idx + 1 == self.trainer.num_training_batches:
-            self.log("train_loss_step", self._step_loss, prog_bar=True, sync_dist=True)
+            trainer: Any = self.trainer
+            is_logged = (trainer.global_step + 1) % max(trainer.log_every_n_steps, 1) == 0
+            if trainer.world_size == 1 or is_logged:  # processes wait for each other here
+                self.log("train_loss_step", self._step_loss, prog_bar=True, sync_dist=True)
         scheduler: Any = self.lr_schedulers()
         self.log("learning_rate", scheduler.get_last_lr()[0])
         return loss

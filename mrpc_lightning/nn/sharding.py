@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -25,11 +25,14 @@ from mrpc_lightning.nn.encoder import layers_of
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def shard(model: PreTrainedModel, strategy: Strategy) -> None:
-    """Share out a model's weights among all processes, where the Trainer's strategy is for that.
+def distribute(model: PreTrainedModel, strategy: Strategy) -> None:
+    """Prepare a model for several processes, as the Trainer's strategy has them.
 
-    A process holds its share of each layer, and all of a layer only while it computes it.
+    FSDP: a process holds its share of each layer, and all of a layer only while it computes it. DDP: buffers are not
+    sent before each step, as an encoder's never change, and gradients are held once, not again where they are sent.
     """
+    if isinstance(strategy, DDPStrategy):
+        strategy._ddp_kwargs = {"broadcast_buffers": False, "gradient_as_bucket_view": True, **strategy._ddp_kwargs}
     if not isinstance(strategy, ModelParallelStrategy) or isinstance(model, FSDPModule):
         return
     mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,))
