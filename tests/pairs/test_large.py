@@ -204,7 +204,7 @@ tokens.map_large(datasets.Dataset.from_dict({{"a": range(200_000)}}), encode, "k
 """
     )
     Path("code.py").write_text(working)
-    with subprocess.Popen([sys.executable, "code.py"]) as killed:
+    with subprocess.Popen([sys.executable, "code.py"], start_new_session=True) as killed:
         while len(workers := [*Path().glob("worker-*")]) < 2:
             assert killed.poll() is None
             time.sleep(0.01)
@@ -212,4 +212,6 @@ tokens.map_large(datasets.Dataset.from_dict({{"a": range(200_000)}}), encode, "k
     time.sleep(2)
     done = [path.stat().st_size for path in workers]
     time.sleep(1)
-    assert [path.stat().st_size for path in workers] == done and sum(done) < 200 * len("batch\n")
+    later = [path.stat().st_size for path in workers]
+    os.killpg(killed.pid, signal.SIGKILL)  # a helper of `datasets` stays, idle
+    assert later == done and sum(done) < 200 * len("batch\n")
