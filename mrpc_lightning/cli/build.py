@@ -22,7 +22,7 @@ from mrpc_lightning.run import resume
 from mrpc_lightning.run.checkpoint import fingerprint, record_facts, without_weights
 from mrpc_lightning.run.finite import FiniteLoss
 from mrpc_lightning.run.last_checkpoint import LastCheckpoint
-from mrpc_lightning.run.processes import from_first_process
+from mrpc_lightning.run.processes import as_launched, from_first_process
 from mrpc_lightning.run.recorder import RunRecorder
 from mrpc_lightning.run.run import Run, find_checkpoint, newest, passed_over
 from mrpc_lightning.run.settings import (
@@ -193,7 +193,7 @@ class CLI(LightningCLI):
         config, resumed = self.config_init, self.checkpoint is not None
         trained_in = self.content.get("made_with", {}).get("trainer_precision")
         chosen, reason = choose_for_machine(config.trainer, trained_in, resumed)
-        kwargs |= chosen
+        kwargs |= {**chosen, **(as_launched(config.trainer) if self.command != "export" else {})}
         if self.command != "fit":
             self.notes.append(f"precision {kwargs.get('precision', '')}, {reason}")
             return super().instantiate_trainer(**kwargs)

@@ -149,6 +149,7 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
     """
     if not model.supports_gradient_checkpointing:
         raise InputError(f"model.gradient_checkpointing true: a {type(model).__name__} cannot; leave it out")
+    model.config.use_cache = False  # transformers warns that it is incompatible
     # The name in transformers 5.24 and in earlier versions.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})

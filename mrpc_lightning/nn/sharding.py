@@ -5,6 +5,7 @@ other strategy: whole, in one file, so that a run may go on, and be used, with a
 """
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -17,11 +18,15 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mrpc_lightning.nn.encoder import layers_of
 
+# PyTorch 2.13 warns of the old name.
+NAMES = ("forward_sync_buffers", "broadcast_buffers")
+SENDING = next(name for name in NAMES if name in signature(DistributedDataParallel).parameters)
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -32,7 +37,7 @@ def distribute(model: PreTrainedModel, strategy: Strategy) -> None:
     sent before each step, as an encoder's never change, and gradients are held once, not again where they are sent.
     """
     if isinstance(strategy, DDPStrategy):
-        strategy._ddp_kwargs = {"broadcast_buffers": False, "gradient_as_bucket_view": True, **strategy._ddp_kwargs}
+        strategy._ddp_kwargs = {SENDING: False, "gradient_as_bucket_view": True, **strategy._ddp_kwargs}
     if not isinstance(strategy, ModelParallelStrategy) or isinstance(model, FSDPModule):
         return
     mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,))

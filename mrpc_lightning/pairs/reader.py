@@ -107,12 +107,14 @@ class Reader:
         if path and not large.is_large(files):
             return None
         if values["fold"]:
-            raise InputError(f"data.fold {values['fold']}: {source} is too large for folds ({LIMIT}); leave it out")
+            raise InputError(
+                f"data.fold {values['fold']}: {path or source} is too large for folds ({LIMIT}); give none"
+            )
         if not self.has("validation") and "validation" not in self._tables:
             raise InputError(f"{source}: too large to hold pairs out ({LIMIT}); give data.validation_file")
         tables = read_chunks(Path(path), "train_file", PIECE) if path else self._tables["train"].pieces(PIECE)
         names = self.columns if values["soft_label_column"] else self.columns[:3]
-        about = [names, values["label_names"], values["skip_bad_rows"], path or source]
+        about = [names, values["label_names"], values["skip_bad_rows"], None if path else source]
         found = large.keep(files, about, tables, lambda table: self._check_training(table), source)
         pairs, self.left_out["train"], self.digests["train"] = found
         return pairs

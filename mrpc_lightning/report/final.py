@@ -52,7 +52,8 @@ def fit(
     """
     folder = shlex.quote(str(run.folder))
     if not best:
-        say(trainer, f"\nnot scored: training ended before a validation\n\nrun    {folder}")
+        why = "training ended before a validation; --trainer.val_check_interval says when one comes"
+        say(trainer, f"\nnot scored: {why}\n\nrun    {folder}")
         return {}
     epochs, steps, total_steps = trainer.current_epoch, trainer.global_step, int(trainer.estimated_stepping_batches)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it

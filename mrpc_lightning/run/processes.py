@@ -129,6 +129,32 @@ def meet_again(device: torch.device) -> None:
     )
 
 
+def as_launched(trainer: Any) -> dict[str, int]:
+    """Return how many processes torchrun has started, as the Trainer's arguments.
+
+    Lightning would let each of them train alone on a CPU. Of SLURM it checks the number itself.
+
+    Args:
+        trainer: The Trainer's configuration.
+
+    Raises:
+        InputError: If the configuration says otherwise.
+    """
+    launched = _launched()
+    if not isinstance(launched, TorchElasticEnvironment):
+        return {}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    found = {"devices": here, "num_nodes": launched.world_size() // here}
+    if str(trainer.devices) not in ("auto", "-1", str(here)) and not isinstance(trainer.devices, list):
+        raise InputError(
+            f"trainer.devices {trainer.devices}: torchrun has started {here} processes on each machine; give {here}"
+        )
+    if trainer.num_nodes not in (1, found["num_nodes"]):
+        what = f"torchrun has started processes on {found['num_nodes']} machines"
+        raise InputError(f"trainer.num_nodes {trainer.num_nodes}: {what}; give that")
+    return found if not isinstance(trainer.devices, list) else {}
+
+
 def _launched() -> TorchElasticEnvironment | SLURMEnvironment | None:
     """Return what has started several processes of this command: torchrun or SLURM; else None."""
     kinds: tuple[type[TorchElasticEnvironment] | type[SLURMEnvironment], ...]

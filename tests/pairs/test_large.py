@@ -112,7 +112,7 @@ def test_what_is_wrong_is_said_as_always(
     assert len(data.pairs["train"]) == 60 and data.reader.left_out["train"] == 1
     with pytest.raises(InputError, match="train.csv: too large to hold pairs out .*; give data.validation_file"):
         made(encoder, validation_file=None)
-    with pytest.raises(InputError, match="data.fold 1/3: train.csv, without fold 1/3 is too large for folds"):
+    with pytest.raises(InputError, match="data.fold 1/3: train.csv is too large for folds"):
         made(encoder, fold="1/3")
     write_csv(Path("train.csv"), [(first, second, 1) for first, second, _ in rows])
     files = ["--data.train_file=train.csv", "--data.validation_file=validation.csv"]

@@ -117,7 +117,8 @@ from mrpc_lightning.__main__ import entry
 
 def on_train_end(self):
     wrapped = self.trainer.model
-    print(f"sends buffers {wrapped.broadcast_buffers}, holds gradients once {wrapped.gradient_as_bucket_view}")
+    sends = getattr(wrapped, "forward_sync_buffers", None) or getattr(wrapped, "broadcast_buffers", False)
+    print(f"sends buffers {sends}, holds gradients once {wrapped.gradient_as_bucket_view}")
 
 
 ParaphraseClassifier.on_train_end = on_train_end
@@ -330,13 +331,16 @@ def test_a_run_whose_process_dies_goes_on_where_torchrun_starts_it_again(project
 @pytest.mark.slow
 def test_processes_that_torchrun_starts_agree_on_the_run(project: Path, arguments: list[str]) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "mrpc_lightning"]
-    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    cpu = ["--trainer.accelerator=cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for words in (["fit", *arguments], ["fit", "--ckpt_path=last", "--trainer.max_epochs=3"]):
         finished = subprocess.run(
-            [*launcher, *words, *two], env=environment, capture_output=True, text=True, timeout=300, check=False
+            [*launcher, *words, *cpu], env=environment, capture_output=True, text=True, timeout=300, check=False
         )
         assert finished.returncode == 0, finished.stderr
     assert [path.name for path in Path("tb_logs/mrpc").iterdir()] == ["version_0"]
     metrics = json.loads((RUN / "metrics.json").read_text())
     assert metrics["epochs_trained"] == 3 and metrics["pairs"] == 25 and load(LAST)["world_size"] == 2
+    words = [*launcher, "fit", *arguments, *cpu, "--trainer.devices=3"]
+    refused = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert "error: --trainer.devices 3: torchrun has started 2 processes on each machine; give 2" in refused.stderr
