@@ -214,7 +214,7 @@ class MRPCDataModule(LightningDataModule):
         return self.scoring_dataloader(self.test_split)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Return the batches to predict; their sampler knows which rows they have."""
+        """Return the batches to predict, of the sampler's `own` rows; a process may have a pair more, at last."""
         if self.tokens and "predict" not in self.tokens:
             self.add("predict", self.read("predict"))
             self.reader.forget()

@@ -240,10 +240,10 @@ class ParaphraseClassifier(LightningModule):
         loss = weight * self._step(batch, metrics, target=batch.get("soft_labels", batch["labels"]), **options)
         self._step_loss = loss.detach() / accumulated + (self._step_loss if batch_idx % accumulated else 0.0)
         if (batch_idx + 1) % accumulated == 0 or batch_idx + 1 == self.trainer.num_training_batches:
-            trainer: Any = self.trainer
-            is_logged = (trainer.global_step + 1) % max(trainer.log_every_n_steps, 1) == 0
-            if trainer.world_size == 1 or is_logged:  # processes wait for each other here
-                self.log("train_loss_step", self._step_loss, prog_bar=True, sync_dist=True)
+            whole = self._step_loss.clone()
+            if self.trainer.world_size > 1:  # Lightning's `sync_dist` would bring all processes to a halt before it
+                torch.distributed.all_reduce(whole)
+            self.log("train_loss_step", whole / self.trainer.world_size, prog_bar=True)
         scheduler: Any = self.lr_schedulers()
         self.log("learning_rate", scheduler.get_last_lr()[0])
         return loss

@@ -220,7 +220,8 @@ class EvaluationBatches(DistributedSampler[list[int]]):
 
 def counts(batch: int, loader: Any) -> bool:
     """Say whether a batch of a process is one of its own, and no pair that comes again to keep it busy."""
-    sampler = getattr(loader, "sampler", None)
+    alone = loader[0] if isinstance(loader, list) and len(loader) == 1 else loader
+    sampler = getattr(alone, "sampler", None)
     return not isinstance(sampler, EvaluationBatches) or batch < len(sampler.own)
 
 

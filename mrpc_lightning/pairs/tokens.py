@@ -99,11 +99,13 @@ def map_large(pairs: Dataset, encode: Encode, key: str) -> Dataset:
     Raises:
         InputError: If the disk is full, or cannot be written.
     """
-    own = os.getpid()
+    own, parents = os.getpid(), list[int]()
 
     def encode_for_parent(rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-        if own not in (os.getpid(), os.getppid()):  # the command was killed: its workers would go on to the end
-            os._exit(1)
+        if os.getpid() != own:  # a worker: where the command was killed, it would go on to the end
+            parents.append(os.getppid())
+            if parents[-1] != parents[0]:
+                os._exit(1)
         return encode(rows)
 
     place, parts, many = folder() / f"tokens-{key}-{LARGE}", list[Dataset](), -(-len(pairs) // LARGE)
