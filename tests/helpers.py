@@ -348,12 +348,6 @@ def command(words: list[str], timeout: float = 120, **environment: str) -> "subp
     return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
 
 
-def is_one_line(finished: "subprocess.CompletedProcess[str]") -> bool:
-    """Say whether a command was refused as all are: in one line, with exit code 2."""
-    lines = finished.stderr.strip().splitlines()
-    return finished.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: ")
-
-
 def from_run(ckpt_path: str = "best") -> Any:
     """Load a trained model in code, by the public class that there is for it."""
     import mrpc_lightning
