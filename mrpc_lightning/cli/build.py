@@ -193,7 +193,7 @@ class CLI(LightningCLI):
         config, resumed = self.config_init, self.checkpoint is not None
         trained_in = self.content.get("made_with", {}).get("trainer_precision")
         chosen, reason = choose_for_machine(config.trainer, trained_in, resumed)
-        kwargs |= {**chosen, **(as_launched(config.trainer) if self.command != "export" else {})}
+        kwargs |= {**chosen, **as_launched(config.trainer)}
         if self.command != "fit":
             self.notes.append(f"precision {kwargs.get('precision', '')}, {reason}")
             return super().instantiate_trainer(**kwargs)

@@ -107,9 +107,8 @@ class Reader:
         if path and not large.is_large(files):
             return None
         if values["fold"]:
-            raise InputError(
-                f"data.fold {values['fold']}: {path or source} is too large for folds ({LIMIT}); give none"
-            )
+            name = path or values["data_dir"] or values["dataset_name"]
+            raise InputError(f"data.fold {values['fold']}: {name} is too large for folds ({LIMIT}); give none")
         if not self.has("validation") and "validation" not in self._tables:
             raise InputError(f"{source}: too large to hold pairs out ({LIMIT}); give data.validation_file")
         tables = read_chunks(Path(path), "train_file", PIECE) if path else self._tables["train"].pieces(PIECE)

@@ -138,21 +138,18 @@ def as_launched(trainer: Any) -> dict[str, int]:
         trainer: The Trainer's configuration.
 
     Raises:
-        InputError: If the configuration says otherwise.
+        InputError: If that says otherwise.
     """
     launched = _launched()
     if not isinstance(launched, TorchElasticEnvironment):
         return {}
     here = int(os.environ["LOCAL_WORLD_SIZE"])
-    found = {"devices": here, "num_nodes": launched.world_size() // here}
-    if str(trainer.devices) not in ("auto", "-1", str(here)) and not isinstance(trainer.devices, list):
-        raise InputError(
-            f"trainer.devices {trainer.devices}: torchrun has started {here} processes on each machine; give {here}"
-        )
-    if trainer.num_nodes not in (1, found["num_nodes"]):
-        what = f"torchrun has started processes on {found['num_nodes']} machines"
-        raise InputError(f"trainer.num_nodes {trainer.num_nodes}: {what}; give that")
-    return found if not isinstance(trainer.devices, list) else {}
+    started = {"devices": here, "num_nodes": launched.world_size() // here}
+    for name, unset in (("devices", "auto"), ("num_nodes", "1")):
+        if str(trainer[name]) not in (unset, str(started[name])):
+            what = f"torchrun has started {started[name]}"
+            raise InputError(f"trainer.{name} {trainer[name]}: {what}; give that, or leave it out")
+    return started
 
 
 def _launched() -> TorchElasticEnvironment | SLURMEnvironment | None:

@@ -88,9 +88,7 @@ def check_settings(config: Any) -> None:
             raise InputError("trainer.logger.sub_dir: a run has one folder; use the logger's name or version")
     if trainer.accelerator == "tpu":
         raise InputError("trainer.accelerator tpu: TPUs are not supported; nobody has run this on one")
-    if re.search("spawn|fork|notebook|xla|deepspeed|offload", str(trainer.strategy).lower()) or "FSDPStrategy" in str(
-        trainer.strategy
-    ):
+    if re.search("spawn|fork|notebook|xla|deepspeed|offload|fsdpstrategy", str(trainer.strategy).lower()):
         raise InputError(f"trainer.strategy {trainer.strategy}: is not supported; use ddp or fsdp")
     if config.model.compile and is_fsdp(trainer):
         raise InputError("model.compile true: was not tried with trainer.strategy fsdp; leave one out")

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, config
+from filelock import FileLock
 from helpers import RUN, TINY, Forked, curve, fails, load, make_rows, wait_for, write_csv
 
 from mrpc_lightning import MRPCDataModule, main
@@ -215,3 +217,19 @@ tokens.map_large(datasets.Dataset.from_dict({{"a": range(200_000)}}), encode, "k
     later = [path.stat().st_size for path in workers]
     os.killpg(killed.pid, signal.SIGKILL)  # a helper of `datasets` stays, idle
     assert later == done and sum(done) < 200 * len("batch\n")
+
+
+def test_who_waits_for_another_process_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    has_it = threading.Event()
+
+    def hold() -> None:
+        with FileLock(tmp_path / ".lock"):
+            has_it.set()
+            time.sleep(0.5)
+
+    threading.Thread(target=hold).start()
+    has_it.wait()
+    with large.working_in(tmp_path):
+        assert capsys.readouterr().out == f"waiting for another process, which works in {tmp_path}\n"
+    with large.working_in(tmp_path):
+        assert capsys.readouterr().out == ""
