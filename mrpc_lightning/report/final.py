@@ -18,7 +18,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.pairs.large import positives
-from mrpc_lightning.report import caveats, metrics, overlap, page, plots
+from mrpc_lightning.report import caveats, metrics, overlap, page, plots, probes
 from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.report.curves import diagnose
 from mrpc_lightning.run import provenance
@@ -68,6 +68,7 @@ def fit(
     trainer.limit_predict_batches = 1.0
     loader = data.scoring_dataloader("validation")
     scored = page.join(data.pairs["validation"], *score(trainer, model, loader, checkpoint=best))
+    probed = probes.run(trainer, model, data, scored)
     if not trainer.is_global_zero:
         return {}
     saved = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
@@ -94,7 +95,7 @@ def fit(
     warnings = [] if early else caveats.of_schedule(steps, total_steps, last_rate, peak, schedule)
     title = f"mean of {count(len(saved['averaged']), 'checkpoint')}" if "averaged" in saved else ""
     title = title or f"best checkpoint (epoch {about['epoch']})"
-    content = write(trainer, model, data, run, scored, "validation", title, about, warnings, early=early)
+    content = write(trainer, model, data, run, scored, probed, "validation", title, about, warnings, early=early)
     log_hyperparameters(trainer, model, config, content)
     show(model, content, title)
     ended = f", stopped early at optimizer step {steps:,} of {total_steps:,}" * stopped
@@ -149,6 +150,7 @@ def evaluate(
     trainer.limit_predict_batches = limit
     data.trainer = trainer  # a process scores its share of the pairs
     scored = page.join(data.pairs[split], *score(trainer, model, data.scoring_dataloader(split)))
+    probed = probes.run(trainer, model, data, scored) if name == "test" else {}
     if not trainer.is_global_zero:
         return {}
     title, prefix = "this checkpoint", f"{name}_"
@@ -157,7 +159,7 @@ def evaluate(
     for key, other in others.items():
         if other is not None:
             about[key] = other.score(scored.labels, scored.probabilities)
-    content = write(trainer, model, data, run, scored, split, title, about, warnings, prefix)
+    content = write(trainer, model, data, run, scored, probed, split, title, about, warnings, prefix)
     say(trainer, printable(f"{split} split of {content['source']}, {len(data.pairs[split]):,} pairs"))
     show(model, content, title)
     for key, how in others.items():
@@ -176,6 +178,7 @@ def write(
     data: MRPCDataModule,
     run: Run,
     scored: metrics.Scored,
+    probed: Mapping[str, Mapping[str, Any]],
     split: str,
     title: str,
     about: Mapping[str, Any],
@@ -192,6 +195,7 @@ def write(
     before, known = caveats.of_ancestors(data, split)
     content = {**metrics.collect(scored, names), "split": split, "source": data.source(split), **about}
     content |= {**details, **known}
+    content["probes"] = {name: {key: one[key] for key in ("pairs", "expected")} for name, one in probed.items()}
     content |= provenance.describe(trainer)
     content["warnings"] = [*caveats.of_metrics(content, names, len(data.pairs[split])), *warnings, *found, *before]
     diagnosis, config = None, ""
@@ -211,7 +215,8 @@ def write(
                 pixels = numpy.asarray(Image.open(drawn).convert("RGB"))
                 logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
         title = f"{model.hparams['model_name']}, {title}"
-        run.write(f"{prefix}report.html", page.render(scored, content, names, title, pictures, diagnosis, config))
+        made = page.render(scored, content, names, title, pictures, diagnosis, config, probed)
+        run.write(f"{prefix}report.html", made)
     run.write(f"{prefix}metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
 
@@ -219,6 +224,7 @@ def write(
 def show(model: ParaphraseClassifier, content: Mapping[str, Any], title: str) -> None:
     """Print the table and the warnings."""
     lines = ["", metrics.table(content, title, printable(model.hparams["label_names"][1]))]
+    lines += [probes.line(content["probes"])] if content["probes"] else []
     lines += [printable(f"warning: {warning}") for warning in content["warnings"]]
     print("\n".join(lines), flush=True)
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from mrpc_lightning.origin import describe
-from mrpc_lightning.report import overlap, plots, subsets
+from mrpc_lightning.report import overlap, plots, probes, subsets
 from mrpc_lightning.report.curves import Diagnosis
 from mrpc_lightning.report.metrics import COUNTS, TITLES, Array, Scored, number
 
@@ -24,6 +24,7 @@ def render(
     pictures: Mapping[str, Figure],
     diagnosis: Diagnosis | None,
     config: str,
+    probed: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Return the page.
 
@@ -35,6 +36,7 @@ def render(
         pictures: What `plots.draw` returned.
         diagnosis: What the curves say; None where there are none.
         config: The run's configuration as YAML; empty where there is no run.
+        probed: What `probes.run` returned.
     """
     loader = PackageLoader("mrpc_lightning", "report")
     environment = Environment(
@@ -59,6 +61,8 @@ def render(
             "word overlap": _parts(scored, overlap.share, "{:.0%}"),
         },
         mistakes=_mistakes(scored, label_names),
+        probed=[_probe(name, found) for name, found in probed.items()],
+        probe_limit=probes.PAIRS,
         facts={name: value for name, value in plain.items() if name not in hidden},
     )
 
@@ -104,6 +108,17 @@ def _mistakes(scored: Scored, label_names: Sequence[str]) -> list[dict[str, Any]
         }
         for row in subsets.mistakes(scored)
     ]
+
+
+def _probe(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    title, changes = probes.PROBES[name]
+    examples = []
+    for one in found["examples"]:
+        first, second = one["changed"]
+        marked = subsets.differences(one["original"][1], second)[1] if changes else [(second, False)]
+        right = probes.as_expected(name, one["after"])
+        examples.append({**one, "right": right, "sentences": [[(first, False)], marked]})
+    return {**found, "title": title, "changes": changes, "examples": examples}
 
 
 def join(pairs: Dataset, rows: Sequence[int] | Any, probabilities: Array) -> Scored:
