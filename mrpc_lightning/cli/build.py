@@ -18,7 +18,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED, ParaphraseClassifier
 from mrpc_lightning.origin import lineage, read_checkpoint
-from mrpc_lightning.run import resume
+from mrpc_lightning.run import rehearsal, resume
 from mrpc_lightning.run.checkpoint import fingerprint, record_facts, without_weights
 from mrpc_lightning.run.finite import FiniteLoss
 from mrpc_lightning.run.last_checkpoint import LastCheckpoint
@@ -132,11 +132,12 @@ class CLI(LightningCLI):
         self.ending.callback(os.environ.pop, "MRPC_LIGHTNING_DECIDED", None)
         config, fit = self.config, self.command == "fit"
         wanted, trial, kind = config.ckpt_path, bool(config.trainer.fast_dev_run), "last" if fit else "best"
+        describe = self.command == "describe"
         if wanted == "none" and config.run is not None:
             raise InputError("--run: --ckpt_path none means no run")
         if fit and wanted == "none":
             wanted = None
-        if wanted is None and (config.run is not None or not (fit or trial)):
+        if wanted is None and (config.run is not None or not (fit or trial or describe)):
             wanted = kind
         logs = logs_folder(config)
         if wanted is None and fit:
@@ -179,6 +180,10 @@ class CLI(LightningCLI):
         if self.command != "fit":
             config.trainer.logger = False
             config.trainer.enable_checkpointing = None
+            if self.command == "describe":
+                config.model.pretrained = False  # an epoch takes as long with any weights, and none need be downloaded
+                for name, value in rehearsal.ARGUMENTS.items():
+                    config.trainer[name] = value
             if self.command == "export":
                 config.trainer.devices, config.trainer.num_nodes, config.trainer.strategy = 1, 1, "auto"
             return
@@ -230,7 +235,7 @@ class CLI(LightningCLI):
             text = " ".join(str(error).split())
             raise InputError(f"Lightning refuses a --trainer or callback value: {text}") from error
         if self.checkpoint is None:
-            if self.config.ckpt_path == "none" and self.command != "fit":
+            if self.config.ckpt_path == "none" and self.command not in ("fit", "describe"):
                 self.model.load_finetuned()
             return
         try:

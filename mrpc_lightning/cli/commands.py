@@ -1,6 +1,7 @@
 """What each subcommand does with the Trainer, the model and the data."""
 
 import contextlib
+import json
 import re
 import signal
 import sys
@@ -21,13 +22,15 @@ from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_width
 from mrpc_lightning.pairs.checks import OtherLabels
-from mrpc_lightning.report import final
+from mrpc_lightning.report import description, final
 from mrpc_lightning.report.calibration import Calibration
-from mrpc_lightning.run.checkpoint import best_of, describe
+from mrpc_lightning.run.checkpoint import best_of
+from mrpc_lightning.run.checkpoint import describe as name_of
 from mrpc_lightning.run.processes import failing_together, meet_again
 from mrpc_lightning.run.recorder import say
+from mrpc_lightning.run.rehearsal import rehearse
 from mrpc_lightning.run.resume import how_to_resume
-from mrpc_lightning.run.run import LOGS, Run
+from mrpc_lightning.run.run import LOGS, Run, replacing
 from mrpc_lightning.run.settings import check_batches, check_settings, makes_folder
 from mrpc_lightning.run.signals import requeue
 
@@ -41,7 +44,8 @@ def run(cli: CLI) -> None:
         return
     meet_again(cli.trainer.strategy.root_device)
     try:
-        {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict, "export": export}[cli.command](cli)
+        calls = {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict, "export": export}
+        {**calls, "describe": describe}[cli.command](cli)
     finally:
         launcher = cli.trainer.strategy.launcher
         if sys.exc_info()[0] is not None and hasattr(launcher, "kill"):
@@ -70,7 +74,7 @@ def announce(cli: CLI) -> None:
     values = cli.config.data
     if cli.model.model is not None:
         check_width(cli.model.model.config, values.max_length, values.pad_to_multiple_of)
-    loaded = [] if cli.checkpoint is None else [f"loaded    {describe(cli.checkpoint, cli.content)}"]
+    loaded = [] if cli.checkpoint is None else [f"loaded    {name_of(cli.checkpoint, cli.content)}"]
     for note in (*cli.notes, *loaded):
         say(cli.trainer, note)
 
@@ -96,6 +100,22 @@ def fit(cli: CLI) -> None:
         if cli.run.last.is_file():
             what = how_to_resume(what, cli.run.folder)
         raise Stopped(stopped.signum, what) from stopped
+
+
+def describe(cli: CLI) -> None:
+    """Say what the pairs are, and how long an epoch takes here."""
+    output = Path(cli.config.output) if cli.config.output else None
+    if output and (output.suffix not in (".html", ".json") or not output.parent.is_dir()):
+        raise InputError(f"--output {output}: a file's name that ends with .html or .json, in a folder that is there")
+    prepare(cli, "fit")
+    found = description.describe(cli.datamodule, torch.initial_seed() % 2**32)
+    found["epoch"] = rehearse(cli.trainer, cli.model, cli.datamodule)
+    print(f"\n{description.text(found)}")
+    if output:
+        content = description.page(found) if output.suffix == ".html" else json.dumps(found, indent=2) + "\n"
+        with replacing(output) as file:
+            file.write_text(content, encoding="utf-8")
+        print(f"\nalso in {output}")
 
 
 def evaluate(cli: CLI) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SUBCOMMANDS = {
+    "describe": "say what the pairs are, and how long an epoch will take, before any training",
     "fit": "train, keep the best checkpoint, and score it",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the validation split, or on the test split where its labels are known",
@@ -17,6 +18,9 @@ SUBCOMMANDS = {
 CKPT_PATH = '"best" or "last", of the newest run that has one; a run\'s folder; or a checkpoint file.'
 # The flags of one subcommand, as `add_argument` takes them.
 OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
+    "describe": {
+        "output": {"type": str | None, "help": "Also write the description as a page, NAME.html, or as NAME.json."},
+    },
     "test": {
         "threshold": {
             "type": float | None,
@@ -89,6 +93,17 @@ RUN = 'The run that --ckpt_path "best" or "last" means, such as version_3. Unset
 SPEED_ALONE = "Pairs a batch of a process; changes speed and memory alone."
 # What a subcommand's help begins with: an example, and the flags that matter. Texts of flags above stand there alone.
 HELP: dict[str, tuple[str, dict[str, str]]] = {
+    "describe": (
+        "describe --config configs/mrpc.yaml --output pairs.html",
+        {
+            "config": "A YAML file of flags, as for fit.",
+            "data.train_file": "Your training pairs: CSV, TSV, JSON lines or Parquet. Unset: MRPC, from the Hub.",
+            "data.validation_file": "Your validation pairs. Unset: a tenth of the training file is held out.",
+            "data.max_length": "Tokens a pair; a longer one is cut.",
+            "output": "",
+            "seed_everything": "Seed of the ten pairs that are shown.",
+        },
+    ),
     "fit": (
         "fit --config configs/mrpc.yaml --model.model_name FacebookAI/roberta-base",
         {

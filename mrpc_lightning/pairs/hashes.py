@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
+import numpy
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 
-from mrpc_lightning.pairs.sources import LARGE, pair_key
+from mrpc_lightning.pairs.sources import LARGE, pair_key, pieces
 
 
 def keep(pairs: Mapping[str, Dataset], digests: Mapping[str, str], training_source: str) -> dict[str, Any]:
@@ -51,6 +53,20 @@ def count(pairs: Dataset, kept: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         elif any(_hash(sentence) in sentences for sentence in key):
             sharing += 1
     return same, sharing
+
+
+def of_pairs(pairs: Dataset) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
+    """Return a hash of each pair, of shape (pairs,), and of each of its sentences, of shape (pairs, 2).
+
+    They are equal where sentences differ in case and spaces alone; those of pairs, also where the order differs.
+    """
+    found = [
+        (_hash(*key), _hash(min(key)), _hash(max(key)))
+        for piece in pieces(pairs)
+        for key in map(pair_key, piece["sentence1"][:], piece["sentence2"][:])
+    ]
+    table = numpy.array(found, dtype=numpy.int64).reshape(-1, 3)
+    return table[:, 0], table[:, 1:]
 
 
 def _keys(pairs: Dataset) -> list[frozenset[str]]:

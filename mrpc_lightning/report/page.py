@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 from datasets import Dataset
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from mrpc_lightning.origin import describe
@@ -38,15 +38,11 @@ def render(
         config: The run's configuration as YAML; empty where there is no run.
         probed: What `probes.run` returned.
     """
-    loader = PackageLoader("mrpc_lightning", "report")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = number
     in_table = ("baseline_", "overlap_")
     hidden = {*TITLES, *COUNTS, "diagnosis", *(name for name in content if name.startswith(in_table))}
     plain = {name: value for name, value in content.items() if not isinstance(value, dict | list)}
-    return environment.get_template("page.html.jinja").render(
+    return fill(
+        "page.html.jinja",
         scored=scored,
         content=content,
         label_names=label_names,
@@ -65,6 +61,25 @@ def render(
         probe_limit=probes.PAIRS,
         facts={name: value for name, value in plain.items() if name not in hidden},
     )
+
+
+def fill(template: str, *folders: str, **values: Any) -> str:
+    """Return a page.
+
+    Args:
+        template: Its template.
+        folders: Folders of this package where templates lie, beside `report`.
+        values: What the template shows.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("mrpc_lightning", folder) for folder in ("report", *folders)]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template).render(values)
 
 
 def _rows(content: Mapping[str, Any], positive: str) -> list[dict[str, Any]]:

@@ -101,6 +101,22 @@ def differences(rows: Sequence[tuple[str, float, tuple[float, float], tuple[floa
     return figure
 
 
+def widths(splits: Mapping[str, Sequence[int]], max_length: int) -> Figure:
+    """Draw how many tokens pairs have: for each split, the pairs that have 0, 1, 2, ... tokens."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 3.2))
+        axes = figure.add_axes((0.06, 0.16, 0.92, 0.8))
+        longest = max(max(map(len, splits.values())), max_length + 1)
+        edges = numpy.arange(0, longest + longest // 60 + 1, longest // 60 + 1)  # of whole tokens
+        for (name, pairs), color in zip(splits.items(), (TRAINING, VALIDATION, INK), strict=False):
+            share = numpy.histogram(numpy.arange(len(pairs)), edges, weights=100 * numpy.array(pairs) / sum(pairs))[0]
+            axes.stairs(share, edges, color=color, linewidth=1.5, label=name)
+        axes.axvline(max_length, color=INK, linestyle=":", linewidth=1, label=f"data.max_length {max_length}")
+        axes.set(xlabel="tokens of a pair", ylabel="percent of the pairs", xlim=(0, longest), ylim=(0, None))
+        axes.legend()
+    return figure
+
+
 def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
     height = 0.9 + 0.55 * len(names)
     figure = Figure(figsize=(9, height))

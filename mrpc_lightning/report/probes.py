@@ -75,7 +75,7 @@ def probe(scored: Scored, positive_of: Callable[[list[Pair]], Array]) -> dict[st
         pair, its `changed` form, and the probability of the positive class `before` and `after`.
     """
     rows = numpy.flatnonzero((scored.labels == 1) & (scored.predicted == 1))
-    rows = numpy.random.default_rng(0).permutation(rows)[: 10 * PAIRS]
+    rows = numpy.random.default_rng(0).permutation(rows)[: 10 * PAIRS].tolist()
     pairs = [(scored.first[row], scored.second[row]) for row in rows]
     names = [*dict.fromkeys(name for pair in pairs for sentence in pair for name in names_in(sentence))]
     made: dict[str, list[dict[str, Any]]] = {name: [] for name in PROBES}

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from mrpc_lightning.report import plots
+from mrpc_lightning.report.page import fill
 from mrpc_lightning.study.results import METRICS
 from mrpc_lightning.text import as_markdown
 
@@ -110,10 +109,6 @@ def markdown(study: Mapping[str, Any]) -> str:
 
 def page(study: Mapping[str, Any], title: str, seeds: int, recipe: str) -> str:
     """Return study.html; with the recipe of the first setting, as YAML."""
-    folders = [PackageLoader("mrpc_lightning", folder) for folder in ("study", "report")]
-    environment = Environment(
-        loader=ChoiceLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     scores, baseline = [], None
     for one in study["settings"]:
         runs = {run["seed"]: run for run in one["runs"]}
@@ -125,7 +120,9 @@ def page(study: Mapping[str, Any], title: str, seeds: int, recipe: str) -> str:
         rows = [(one["setting"], one["mean"], one["interval"], one["over_pairs"]) for one in compared]
         pictures.append(plots.svg(plots.differences(rows)))
     shown = next((one for one in study["settings"] if one["name"] == study["best"]), study["settings"][0])
-    return environment.get_template("study.html.jinja").render(
+    return fill(
+        "study.html.jinja",
+        "study",
         title=title,
         answers=answers(study),
         pictures=pictures,
