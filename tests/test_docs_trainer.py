@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mrpc_lightning import main
 from mrpc_lightning.cli.flags import ELSEWHERE, SUBCOMMANDS
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "trainer.md").read_text(encoding="utf-8")
+NEWEST = tuple(map(int, re.findall(r"all others are in 5\.0 to (\d)\.(\d+)", PAGE)[0]))
 VERSION = tuple(map(int, transformers.__version__.split(".")[:2]))
 
 
@@ -49,9 +51,11 @@ def command_of(span: str) -> list[str]:
     return [first, *rest] if first in SUBCOMMANDS else ["fit", f"--{first.removeprefix('--')}", *rest]
 
 
+@pytest.mark.skipif(VERSION > NEWEST, reason="the page is of an older transformers: add what is new, and the version")
 def test_each_argument_of_the_installed_version_has_one_row() -> None:
     listed = [name for names, _, note in ARGUMENTS if is_of(VERSION, note) for name in spans(names)]
-    assert sorted(listed) == sorted(field.name for field in dataclasses.fields(transformers.TrainingArguments))
+    fields = dataclasses.fields(transformers.TrainingArguments)
+    assert Counter(listed) == {field.name: 1 for field in fields}
 
 
 def test_each_row_names_a_counterpart_or_says_that_there_is_none() -> None:

@@ -78,6 +78,8 @@ def check_settings(config: Any) -> None:
         )
     if kept.save_last:
         raise InputError("model_checkpoint.save_last: last.ckpt is written anyway, with all that resuming needs")
+    if not kept.save_weights_only:
+        raise InputError("model_checkpoint.save_weights_only false: last.ckpt has what resuming needs; leave it true")
     if kept.dirpath:
         raise InputError("model_checkpoint.dirpath: checkpoints lie in the run's folder; move that with the logger")
     for logger in loggers(trainer):
