@@ -1,4 +1,4 @@
-"""What `mkdocs build` puts into the pages of docs/: the command line's own help, and the config file that explains it."""
+"""What `mkdocs build` puts into the pages of docs/: the command line's own help, and the config file."""
 
 import subprocess
 import sys
@@ -23,7 +23,8 @@ def command_line() -> str:
         parts.append(f"## {name}\n\n{what.capitalize()}.\n\n```text\n{help_of(name, '--help')}\n```\n")
     everything = help_of("fit", "--help", "all")
     rest = everything[everything.index("All flags, in groups:") :].replace("\n", "\n    ")
-    parts.append(f'## All flags of fit\n\n??? note "as `fit --help all` prints them"\n\n    ```text\n    {rest}\n    ```\n')
+    folded = f'??? note "as `fit --help all` prints them"\n\n    ```text\n    {rest}\n    ```\n'
+    parts.append(f"## All flags of fit\n\n{folded}")
     return "\n".join(parts)
 
 

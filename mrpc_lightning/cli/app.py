@@ -10,7 +10,7 @@ from mrpc_lightning.cli import commands, listing
 from mrpc_lightning.cli.build import CLI
 from mrpc_lightning.cli.console import quieten
 from mrpc_lightning.cli.instant import answer_at_once, failing_in_one_line, is_list
-from mrpc_lightning.cli.parser import SECTIONS
+from mrpc_lightning.cli.parser import SECTIONS, with_packaged_configs
 from mrpc_lightning.errors import Stopped
 from mrpc_lightning.run.processes import failing_together
 from mrpc_lightning.run.signals import stopping_at_once
@@ -37,6 +37,7 @@ def main(args: list[str] | None = None) -> CLI | None:
         words = ["--data.predict_file=-" if dash else word for word, dash in zip(words, dashes, strict=True)]
     if {"--help", "-h"} & {*words}:  # followed by "all": else it has been answered
         words = [command, "--help"]
+    words = with_packaged_configs(words)
     debug = "--debug" in words
     try:
         with failing_in_one_line(debug, with_dashes), contextlib.ExitStack() as ending, stopping_at_once():

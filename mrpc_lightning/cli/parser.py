@@ -141,6 +141,26 @@ def suggest(key: str, keys: list[str]) -> str:
     return begun[0] if begun else parts[close[0]] if close else ""
 
 
+def packaged_configs() -> dict[str, str]:
+    """Return the config files that come with the package, by the name that stands for each: demo, mrpc, mrpc_best."""
+    package = Path(__file__).resolve().parents[1]
+    folders = (package / "configs", package.parent / "configs")  # of a wheel; of a clone
+    return {path.stem: str(path) for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def with_packaged_configs(words: typing.Sequence[str]) -> list[str]:
+    """Return a command line in which `--config demo` is the file, unless there is a file of that name."""
+    packaged, found = packaged_configs(), list(words)
+    for place, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag not in ("--config", "-c"):
+            continue
+        place, value = (place, value) if equals else (place + 1, "".join(words[place + 1 : place + 2]))
+        if value in packaged and not Path(value).is_file():
+            found[place] = f"{flag}={packaged[value]}" if equals else packaged[value]
+    return found
+
+
 def split_config_files(words: typing.Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate a command line's config files from its other words, both in their order."""
     files: list[str] = []
@@ -202,7 +222,8 @@ def keys_of_files(names: list[str]) -> list[tuple[str, Any, str]]:
         except OSError:  # a text of YAML, longer than a name may be
             is_file = False
         if not is_file and not re.search(r"[:{\n]", name):
-            raise InputError(f"--config {name}: no such file")
+            own = f"; --config {path.stem} is the package's" if path.stem in packaged_configs() else ""
+            raise InputError(f"--config {name}: no such file{own}")
         try:
             node = yaml.compose(path.read_text(encoding="utf-8") if is_file else name, Loader=yaml.SafeLoader)
             if not isinstance(node, yaml.MappingNode):

@@ -6,7 +6,7 @@ The name "demo" stands for this folder in `data.dataset_name` and in `model.mode
 from pathlib import Path
 
 NAME = "demo"
-COMMAND = "python -m mrpc_lightning fit --config configs/demo.yaml"
+COMMAND = "python -m mrpc_lightning fit --config demo"
 FOLDER = Path(__file__).parent
 
 

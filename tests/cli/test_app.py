@@ -1,6 +1,5 @@
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -204,18 +203,18 @@ def test_fast_dev_run_works_for_every_subcommand_and_leaves_nothing(
     assert sorted(path.name for path in project.iterdir()) == ["train.csv", "validation.csv"]
 
 
-def test_commands_in_the_readme_and_the_configs_parse(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *CONFIGS)]
-    commands = {found.strip() for text in texts for found in re.findall(r"python -m mrpc_lightning (\w[^`#\n]*)", text)}
-    assert len(commands) >= 5
-    for command in sorted(commands):
-        words = [str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(command)]
-        listing = words[0] in ("runs", "compare")  # their parser has no --print_config, and --help hides a wrong flag
-        with pytest.raises(SystemExit) as stopped:
-            main([*words, "--help" if listing else "--print_config"])
-        printed = capsys.readouterr()
-        assert stopped.value.code == 0, f"{command}: {printed.err}"
-        assert not listing or all(word in printed.out for word in words if word.startswith("--"))
+def test_a_packaged_config_has_a_name(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name_of_the_run(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            main(["fit", *words, "--print_config"])
+        return str(yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"]["init_args"]["name"])
+
+    for words in (["--config", "demo"], ["--config=demo"], ["-c", "demo"]):
+        assert name_of_the_run(*words) == "demo"
+    Path("demo").write_text("trainer:\n  logger:\n    init_args:\n      name: own\n")
+    assert name_of_the_run("--config", "demo") == "own", "a file of that name goes first"
 
 
 def test_a_flag_goes_before_a_checkpoint_and_a_checkpoint_before_a_config_file(trained: Path) -> None:

@@ -296,6 +296,16 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
         ["fit", "--data.train_file=train.csv", "--model_checkpoint.save_last=true"],
         "--model_checkpoint.save_last: last.ckpt is written anyway",
     ),
+    "a best with everything": (
+        lambda: None,
+        ["fit", "--data.train_file=train.csv", "--model_checkpoint.save_weights_only=false"],
+        "--model_checkpoint.save_weights_only false: last.ckpt has what resuming needs",
+    ),
+    "a packaged file by its path": (
+        lambda: None,
+        ["fit", "--config=configs/demo.yaml"],
+        "--config configs/demo.yaml: no such file; --config demo is the package's",
+    ),
     "pairs that come again": (
         lambda: plant(overfit_batches=4),
         RESUME,

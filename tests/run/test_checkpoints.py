@@ -22,7 +22,6 @@ from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, main
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.report import final
 from mrpc_lightning.run.checkpoint import AtomicCheckpointIO
-from mrpc_lightning.run.resume import MAY_CHANGE
 
 CPU = "--trainer.accelerator=cpu"
 
@@ -208,11 +207,6 @@ def test_a_config_file_is_passed_over_where_the_run_says_otherwise(
     assert resumed.trainer.max_epochs == 3 and resumed.trainer.current_epoch == 3
     assert resumed.model.hparams["learning_rate"] == 1e-3
     assert json.loads((RUN / "metrics.json").read_text())["seed"] == 42
-
-
-def test_what_may_change_is_documented() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    assert [key for key in MAY_CHANGE if f"`{key}`" not in readme] == []
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
