@@ -86,8 +86,8 @@ def of_pairs(data: MRPCDataModule) -> tuple[list[str], dict[str, Any]]:
             details["examples_in_training"] = shared[:EXAMPLES]
             examples = "; ".join(f'"{shorten(printable(example))}"' for example in shared[:EXAMPLES])
             warnings.append(
-                f"{len(shared):,} of {len(validation):,} validation pairs were trained on, so the metrics flatter: "
-                f"{examples}"
+                f"{len(shared):,} of {len(validation):,} validation pairs are training pairs too, so the metrics "
+                f"flatter: {examples}"
             )
     details["rows_left_out"] = {split: left_out for split, left_out in data.reader.left_out.items() if left_out}
     for split, left_out in details["rows_left_out"].items():
@@ -96,9 +96,7 @@ def of_pairs(data: MRPCDataModule) -> tuple[list[str], dict[str, Any]]:
     details["pairs_cut"] = dict(data.cut)
     cut = [f"{pairs:,} of {len(data.pairs[split]):,} {split} pairs" for split, pairs in data.cut.items() if pairs]
     if cut:
-        warnings.append(
-            f"{' and '.join(cut)} are longer than data.max_length {data.hparams['max_length']} and were cut"
-        )
+        warnings.append(f"{' and '.join(cut)} are longer than data.max_length {data.hparams['max_length']} and are cut")
     return warnings, details
 
 

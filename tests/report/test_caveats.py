@@ -101,7 +101,7 @@ def test_control_characters_of_sentences_and_label_names_do_not_reach_the_termin
     main(["fit", *arguments, "--trainer.max_epochs=1", '--model.label_names=["no", "\\u001b[31msame\\u0007"]'])
     main(["test", "--trainer.accelerator=cpu"])
     printed = "".join(capsys.readouterr())
-    assert " of 25 validation pairs were trained on" in printed and r'always "\x1b[31msame\x07"' in printed
+    assert " of 25 validation pairs are training pairs too" in printed and r'always "\x1b[31msame\x07"' in printed
     assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e]", printed)
     assert r"Rents \x1b[2J\x1b]0;owned\x07 rose" in " ".join(warnings())
     assert json.loads((RUN / "metrics.json").read_text())["examples_in_training"][0] == " | ".join(hostile[:2])
@@ -122,7 +122,7 @@ def test_validation_pairs_that_were_trained_on_are_counted_with_three_examples(
     assert metrics["examples_in_training"][0] == "Sentence 0 of the first kind | Its fellow 0"
     assert len(metrics["examples_in_training"]) == 3
     printed = capsys.readouterr().out
-    assert 'warning: 4 of 24 validation pairs were trained on, so the metrics flatter: "Sentence 0 of' in printed
+    assert 'warning: 4 of 24 validation pairs are training pairs too, so the metrics flatter: "Sentence 0 of' in printed
 
 
 def test_pairs_that_were_cut_are_counted(project: Path, arguments: list[str]) -> None:
@@ -132,7 +132,7 @@ def test_pairs_that_were_cut_are_counted(project: Path, arguments: list[str]) ->
     write_csv(project / "validation.csv", rows[:1] + rows[-1:])
     main(["fit", *arguments, "--data.max_length=8"])
     assert json.loads((RUN / "metrics.json").read_text())["pairs_cut"] == {"train": 3, "validation": 1}
-    line = "3 of 13 train pairs and 1 of 2 validation pairs are longer than data.max_length 8 and were cut"
+    line = "3 of 13 train pairs and 1 of 2 validation pairs are longer than data.max_length 8 and are cut"
     assert line in warnings()
 
 
