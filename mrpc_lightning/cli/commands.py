@@ -73,7 +73,7 @@ def announce(cli: CLI) -> None:
     """Print what the person should know before the work begins."""
     values = cli.config.data
     if cli.model.model is not None:
-        check_width(cli.model.model.config, values.max_length, values.pad_to_multiple_of)
+        check_width(cli.model.model, values.max_length, values.pad_to_multiple_of)
     loaded = [] if cli.checkpoint is None else [f"loaded    {name_of(cli.checkpoint, cli.content)}"]
     for note in (*cli.notes, *loaded):
         say(cli.trainer, note)

@@ -173,13 +173,17 @@ def reinitialize(model: PreTrainedModel, layers: int) -> None:
             parameter.copy_(fresh[name])
 
 
-def check_width(config: PreTrainedConfig, max_length: int, multiple: int | None) -> None:
+def check_width(model: PreTrainedModel, max_length: int, multiple: int | None) -> None:
     """Check that a pair of `max_length` tokens, rounded up to a multiple, fits into an encoder.
 
     Raises:
         InputError: If it does not.
     """
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    if isinstance(positions, int) and padding is not None:
+        positions -= padding + 1  # RoBERTa's positions begin behind the padding token's id
     width = -(-max_length // (multiple or 1)) * (multiple or 1)
     if isinstance(positions, int) and width > positions:
         rounded = f", rounded up to {width} by data.pad_to_multiple_of {multiple}" if width > max_length else ""
