@@ -42,7 +42,7 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
         collapsed = predicted in (0, metrics["pairs"])
         if collapsed:
             name = positive if predicted else negative
-            warnings.append(f'every pair was predicted "{name}": the model has collapsed to one class')
+            warnings.append(f'every pair was predicted "{name}": the model tells no pair from another')
         for name, always in (("accuracy", metrics["baseline_accuracy_class"]), ("f1", positive)):
             value, baseline = metrics[name], metrics[f"baseline_{name}"]
             if value < baseline:
@@ -52,6 +52,10 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
                 line = f"{TITLES[name]} {number(value)} is not above that of word overlap"
                 overlap = number(metrics[f"overlap_{name}"])
                 warnings.append(f"{line}, {overlap} (a threshold on the share of common words)")
+            elif not collapsed and (margin := metrics.get("overlap_margins", {}).get(name)) and margin[0] <= 0:
+                line = f"{TITLES[name]} {number(value)} is not shown to be above that of word overlap"
+                between = f"{margin[0]:+.3f} to {margin[1]:+.3f}"
+                warnings.append(f"{line}, {number(metrics[f'overlap_{name}'])}: it is higher by {between} (95 %)")
         if all(metrics[name] == metrics[f"baseline_{name}"] for name in ("accuracy", "f1")):
             warnings.append(f'accuracy and F1 are the baseline\'s, those of always "{positive}"')
     if metrics["pairs"] < FEW:

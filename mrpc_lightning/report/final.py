@@ -194,8 +194,9 @@ def write(
     found, details = caveats.of_pairs(data)
     before, known = caveats.of_ancestors(data, split)
     content = {**metrics.collect(scored, names), "split": split, "source": data.source(split), **about}
-    content |= {**details, **known}
-    content["probes"] = {name: {key: one[key] for key in ("pairs", "expected")} for name, one in probed.items()}
+    content |= {**details, **known, **overlap.margins(scored, content.get("overlap_threshold"))}
+    if prefix != "validate_":
+        content["probes"] = {name: {key: one[key] for key in ("pairs", "expected")} for name, one in probed.items()}
     content |= provenance.describe(trainer)
     content["warnings"] = [*caveats.of_metrics(content, names, len(data.pairs[split])), *warnings, *found, *before]
     diagnosis, config = None, ""
@@ -224,7 +225,7 @@ def write(
 def show(model: ParaphraseClassifier, content: Mapping[str, Any], title: str) -> None:
     """Print the table and the warnings."""
     lines = ["", metrics.table(content, title, printable(model.hparams["label_names"][1]))]
-    lines += [probes.line(content["probes"])] if content["probes"] else []
+    lines += [probes.line(content["probes"])] if "probes" in content else []
     lines += [printable(f"warning: {warning}") for warning in content["warnings"]]
     print("\n".join(lines), flush=True)
 

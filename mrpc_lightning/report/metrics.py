@@ -160,13 +160,20 @@ def plain(found: Mapping[str, Array]) -> dict[str, float | None]:
 
 
 def intervals(
-    labels: Labels, probabilities: Array, names: Sequence[str] = tuple(TITLES), seed: int = 0
+    labels: Labels,
+    probabilities: Array,
+    names: Sequence[str] = tuple(TITLES),
+    seed: int = 0,
+    beside: Array | None = None,
 ) -> dict[str, tuple[float, float] | None]:
     """Return the 95 % bootstrap interval of each metric: between percentiles 2.5 and 97.5 over resampled pairs.
 
     It says how much a metric depends on which pairs happen to be in the split, not on the seed of the training. Of
     many pairs fewer resamples are drawn, 200 at the least. A metric that these pairs do not have, such as the recall of
     a class that none of them is of, has none.
+
+    With `beside`, other probabilities of the same pairs, of shape (pairs, 2): the intervals of how much higher each
+    metric is than theirs, over the same resamples.
     """
     generator, pairs, found = numpy.random.default_rng(seed), len(labels), []
     resamples, chunk = int(numpy.clip(1e7 / pairs, 200, RESAMPLES)), max(1, int(1e6 / pairs))
@@ -174,7 +181,9 @@ def intervals(
         rows = min(chunk, resamples - start)
         drawn = generator.integers(0, pairs, (rows, pairs)) + pairs * numpy.arange(rows)[:, None]
         weights = numpy.bincount(drawn.ravel(), minlength=rows * pairs).reshape(rows, pairs).astype(numpy.float64)
-        found.append(measure(labels, probabilities, weights))
+        one = measure(labels, probabilities, weights)
+        other = None if beside is None else measure(labels, beside, weights)
+        found.append(one if other is None else {name: one[name] - other[name] for name in names})
     bounds: dict[str, tuple[float, float] | None] = {}
     for name in names:
         values = numpy.concatenate([part[name] for part in found])

@@ -121,5 +121,6 @@ def run(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, sco
 
 def line(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what the probes found, for the terminal."""
-    parts = [f"{PROBES[name][0]} {one['expected']} of {one['pairs']}" for name, one in found.items()]
-    return f"small changes, predicted as they should be: {', '.join(parts)}"
+    parts = [f"{name} {one['expected']} of {one['pairs']}" for name, one in found.items()]
+    none = "none, as no pair is positive by label and by prediction"
+    return f"small changes, predicted as they should be: {', '.join(parts) or none}"

@@ -29,7 +29,7 @@ def test_a_collapsed_run_is_called_one_once_in_the_table_and_in_the_file(
     main(["fit", *arguments])  # two epochs: too few for the tiny encoder to learn anything
     printed = capsys.readouterr().out
     first = warnings()[0]
-    assert first.startswith('every pair was predicted "') and first.endswith("the model has collapsed to one class")
+    assert first.startswith('every pair was predicted "') and first.endswith("the model tells no pair from another")
     assert printed.count(f"warning: {first}") == 1
     assert printed.count("Try ") == 1, "what to try is said once, by the curves"
     main(["test", "--trainer.accelerator=cpu"])

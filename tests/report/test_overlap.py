@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -11,11 +12,12 @@ from datasets import Dataset
 from helpers import RUN, write_csv
 from huggingface_hub import ModelCard
 from numpy.typing import NDArray
+from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, f1_score
 
 from mrpc_lightning import main
 from mrpc_lightning.report import caveats, overlap
-from mrpc_lightning.report.metrics import Scored, collect, table
+from mrpc_lightning.report.metrics import Scored, both, collect, intervals, table
 
 CPU = "--trainer.accelerator=cpu"
 NAMES = ["different", "same"]
@@ -129,3 +131,37 @@ def test_the_rule_of_the_training_pairs_is_shown_wherever_the_run_is_scored(
     assert "word overlap" not in capsys.readouterr().out
     assert not [name for name in json.loads(Path("test_metrics.json").read_text()) if name.startswith("overlap")]
     assert "Word overlap calls" not in Path("test_report.html").read_text()
+
+
+def test_how_far_a_model_is_above_the_baseline_is_scipys_paired_bootstrap() -> None:
+    generator = numpy.random.default_rng(3)
+    labels = generator.integers(0, 2, 150)
+    pairs = [("a b c", "a b c") if generator.random() < 0.6 + 0.2 * label else ("a", "b") for label in labels]
+    right = generator.random(150) < 0.85
+    positive = numpy.where(right, labels, 1 - labels).astype(float)
+    scored = Scored(labels, both(positive), None, *zip(*pairs, strict=True), range(150))
+    found = overlap.margins(scored, 0.5)["overlap_margins"]
+    baseline = numpy.array([float(first == second) for first, second in pairs])
+
+    def difference(rows: Any) -> float:
+        one, other = (f1_score(labels[rows], values[rows]) for values in (positive, baseline))
+        return float(one - other)
+
+    again = bootstrap((numpy.arange(150),), difference, vectorized=False, n_resamples=1000, method="percentile", rng=0)
+    assert found["f1"] == pytest.approx(tuple(again.confidence_interval), abs=0.02)
+    alone = intervals(labels, both(positive))["f1"]
+    assert alone is not None and found["f1"][0] > alone[0] - f1_score(labels, baseline), "narrower than its ends say"
+    assert overlap.margins(scored, None) == {}
+
+
+def test_a_model_that_may_be_no_better_is_warned_of() -> None:
+    metrics = {
+        **{"pairs": 120, "accuracy": 0.83, "f1": 0.75, "baseline_accuracy": 0.6, "baseline_accuracy_class": "yes"},
+        **{"baseline_f1": 0.6, "overlap_accuracy": 0.76, "overlap_f1": 0.65},
+        **{"true_positives": 40, "false_positives": 10, "true_negatives": 60, "false_negatives": 10},
+        "overlap_margins": {"accuracy": (0.01, 0.16), "f1": (-0.025, 0.242)},
+    }
+    [line] = caveats.of_metrics(metrics, ["no", "yes"], 120)
+    assert line.startswith(
+        "F1 0.7500 is not shown to be above that of word overlap, 0.6500: it is higher by -0.025 to +0.242"
+    )
