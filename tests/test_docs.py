@@ -129,6 +129,6 @@ def test_code_runs(name: str, trained: Path, encoder: str) -> None:
     values: dict[str, Any] = {}
     for block in blocks(path, "python"):
         code = block.replace('"google-bert/bert-base-uncased"', repr(encoder)).replace(
-            "(encoder,", "(encoder, max_length=48,"
+            "Module(encoder,", "Module(encoder, max_length=48,"
         )
         exec(code.replace("max_epochs=3", "max_epochs=1, accelerator='cpu'"), values)
