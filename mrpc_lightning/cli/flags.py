@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 SUBCOMMANDS = {
-    "describe": "say what the pairs are, and how long an epoch will take, before any training",
     "fit": "train, keep the best checkpoint, and score it",
+    "describe": "say what the pairs are, and how long an epoch will take, before any training",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the validation split, or on the test split where its labels are known",
     "predict": "write a checkpoint's prediction for each pair of a file",

@@ -57,6 +57,7 @@ from transformers.models.bert.modeling_bert import BertAttention, BertLayer
 
 from mrpc_lightning import MRPCDataModule, ParaphraseClassifier, main
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.report import probes
 
 CPU = "--trainer.accelerator=cpu"
 BEST = RUN / "checkpoints/best.ckpt"
@@ -625,6 +626,7 @@ SPARE = 16  # rows of a look at one more batch, such as a check of the encoder
 
 def test_each_pair_is_scored_once(project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     scored = count_scored_rows(monkeypatch)
+    monkeypatch.setattr(probes, "PAIRS", 0)  # changed pairs are scored beside them
     write_csv(Path("validation.csv"), make_rows(60, seed=1))
     main(["fit", *arguments, "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=0"])
     assert 120 <= sum(scored) <= 120 + SPARE  # after the epoch, and for the final metrics
@@ -637,6 +639,7 @@ def test_each_pair_is_scored_in_both_orders_where_that_is_asked_for(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored = count_scored_rows(monkeypatch)
+    monkeypatch.setattr(probes, "PAIRS", 0)
     main(["test", CPU, "--model.symmetric=true"])
     assert 50 <= sum(scored) <= 50 + SPARE
 
