@@ -166,7 +166,7 @@ def _one(paint: Callable[[Axes], None]) -> Figure:
 
 def _curves(epochs: Sequence[Mapping[str, float]], kept: int | None) -> Figure:
     figure = Figure(figsize=(10.5, 3.2))
-    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.15, top=0.91, wspace=0.2)
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.15, top=0.91, wspace=0.2)
     numbers = [int(epoch["epoch"]) for epoch in epochs]
     for place, (name, title) in enumerate((("loss", "loss"), ("accuracy", "accuracy"), ("f1", "F1"))):
         axes = figure.add_subplot(1, 3, place + 1)
