@@ -181,7 +181,8 @@ class CLI(LightningCLI):
             config.trainer.logger = False
             config.trainer.enable_checkpointing = None
             if self.command == "describe":
-                config.model.pretrained = False  # an epoch takes as long with any weights, and none need be downloaded
+                if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                    raise InputError("describe: is of one process; start it without torchrun")
                 for name, value in rehearsal.ARGUMENTS.items():
                     config.trainer[name] = value
             if self.command == "export":

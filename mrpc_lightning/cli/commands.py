@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mrpc_lightning import demo
 from mrpc_lightning.cli.build import CLI
 from mrpc_lightning.cli.flags import OWN_FLAGS
 from mrpc_lightning.cli.parser import Parser, flags_given, keys_of_files, split_config_files, without
@@ -44,8 +45,14 @@ def run(cli: CLI) -> None:
         return
     meet_again(cli.trainer.strategy.root_device)
     try:
-        calls = {"fit": fit, "validate": evaluate, "test": evaluate, "predict": predict, "export": export}
-        {**calls, "describe": describe}[cli.command](cli)
+        {
+            "fit": fit,
+            "describe": describe,
+            "validate": evaluate,
+            "test": evaluate,
+            "predict": predict,
+            "export": export,
+        }[cli.command](cli)
     finally:
         launcher = cli.trainer.strategy.launcher
         if sys.exc_info()[0] is not None and hasattr(launcher, "kill"):
@@ -107,6 +114,8 @@ def describe(cli: CLI) -> None:
     output = Path(cli.config.output) if cli.config.output else None
     if output and (output.suffix not in (".html", ".json") or not output.parent.is_dir()):
         raise InputError(f"--output {output}: a file's name that ends with .html or .json, in a folder that is there")
+    if not Path(demo.resolve(cli.model.hparams["model_name"])).exists():
+        cli.model.hparams["pretrained"] = False  # an epoch takes as long with any weights: none need be downloaded
     prepare(cli, "fit")
     found = description.describe(cli.datamodule, torch.initial_seed() % 2**32)
     found["epoch"] = rehearse(cli.trainer, cli.model, cli.datamodule)

@@ -144,8 +144,9 @@ def suggest(key: str, keys: list[str]) -> str:
 def packaged_configs() -> dict[str, str]:
     """Return the config files that come with the package, by the name that stands for each: demo, mrpc, mrpc_best."""
     package = Path(__file__).resolve().parents[1]
-    folders = (package / "configs", package.parent / "configs")  # of a wheel; of a clone
-    return {path.stem: str(path) for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    inside = package / "configs"  # of a wheel; else the package is in a clone
+    folder = inside if inside.is_dir() else package.parent / "configs"
+    return {path.stem: str(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def with_packaged_configs(words: typing.Sequence[str]) -> list[str]:

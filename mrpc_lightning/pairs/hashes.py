@@ -60,12 +60,12 @@ def of_pairs(pairs: Dataset) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]
 
     They are equal where sentences differ in case and spaces alone; those of pairs, also where the order differs.
     """
-    found = [
-        (_hash(*key), _hash(min(key)), _hash(max(key)))
-        for piece in pieces(pairs)
-        for key in map(pair_key, piece["sentence1"][:], piece["sentence2"][:])
-    ]
-    table = numpy.array(found, dtype=numpy.int64).reshape(-1, 3)
+    tables = []
+    for piece in pieces(pairs):
+        keys = map(pair_key, piece["sentence1"][:], piece["sentence2"][:])
+        rows = [(_hash(*key), _hash(min(key)), _hash(max(key))) for key in keys]
+        tables.append(numpy.array(rows, dtype=numpy.int64).reshape(-1, 3))
+    table = numpy.concatenate(tables)
     return table[:, 0], table[:, 1:]
 
 

@@ -52,10 +52,10 @@ def of_metrics(metrics: Mapping[str, Any], label_names: Sequence[str], pairs: in
                 line = f"{TITLES[name]} {number(value)} is not above that of word overlap"
                 overlap = number(metrics[f"overlap_{name}"])
                 warnings.append(f"{line}, {overlap} (a threshold on the share of common words)")
-            elif not collapsed and (margin := metrics.get("overlap_margins", {}).get(name)) and margin[0] <= 0:
+            elif not collapsed and (margin := metrics.get("overlap_margins", {}).get(name)) and margin[0] < 0:
                 line = f"{TITLES[name]} {number(value)} is not shown to be above that of word overlap"
-                between = f"{margin[0]:+.3f} to {margin[1]:+.3f}"
-                warnings.append(f"{line}, {number(metrics[f'overlap_{name}'])}: it is higher by {between} (95 %)")
+                between = f"the difference is between {margin[0]:+.3f} and {margin[1]:+.3f} (95 %)"
+                warnings.append(f"{line}, {number(metrics[f'overlap_{name}'])}: {between}")
         if all(metrics[name] == metrics[f"baseline_{name}"] for name in ("accuracy", "f1")):
             warnings.append(f'accuracy and F1 are the baseline\'s, those of always "{positive}"')
     if metrics["pairs"] < FEW:

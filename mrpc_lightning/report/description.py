@@ -20,7 +20,7 @@ WIDTHS = (32, 64, 128, 256, 512)  # tokens that people choose for data.max_lengt
 
 
 def describe(data: MRPCDataModule, seed: int) -> dict[str, Any]:
-    """Describe the training and validation pairs, and the test pairs where they have a file or are what `test` scores.
+    """Describe the training and validation pairs, and the test pairs if `test` scores them.
 
     Args:
         data: The data, set up for "fit".
@@ -47,8 +47,12 @@ def describe(data: MRPCDataModule, seed: int) -> dict[str, Any]:
     labels = numpy.array(validation["label"][:], dtype=numpy.int64)
     pairs = validation["sentence1"][:], validation["sentence2"][:], validation["idx"][:]
     scored = metrics.Scored(labels, metrics.both(labels.astype(numpy.float64)), None, *pairs)
-    warnings = [f"{count(one['contradictory'], f'{name} pair')} occur with both labels" for name, one in splits.items()]
-    warnings = [one for one, split in zip(warnings, splits.values(), strict=True) if split["contradictory"]]
+    of_overlap = overlap.score(scored, overlap.fit(data.pairs["train"]))
+    warnings = [
+        f"{count(split['contradictory'], 'pair')} of {split['source']} ({name}) with both labels"
+        for name, split in splits.items()
+        if split["contradictory"]
+    ]
     if len(validation) < caveats.FEW:
         warnings.append(
             f"metrics of {count(len(validation), 'validation pair')} say little: have {caveats.FEW} or more"
@@ -66,7 +70,7 @@ def describe(data: MRPCDataModule, seed: int) -> dict[str, Any]:
             "accuracy": accuracy,
             "accuracy_class": data.hparams["label_names"][int(2 * labels.sum() >= len(labels))],
             "f1": f1,
-            **overlap.score(scored, overlap.fit(data.pairs["train"])),
+            **{name: value for name, value in of_overlap.items() if name != "overlap_margins"},  # there is no model
         },
         "warnings": [*warnings, *caveats.of_pairs(data)[0], *caveats.of_ancestors(data, "validation")[0]],
         "examples": [dict(data.pairs["train"][int(row)]) for row in drawn],
@@ -85,6 +89,7 @@ def _split(data: MRPCDataModule, name: str, pair_hashes: metrics.Labels) -> dict
     drawn = numpy.random.default_rng(0).permutation(len(pairs))[:DRAWN]
     tokens = lengths(tokenize(data.load_tokenizer(), pairs.select(drawn), UNCUT)[0]).astype(numpy.int64)
     median, high = (int(numpy.quantile(tokens, share, method="inverted_cdf")) for share in (0.5, 0.95))
+    longest = int(max(tokens.max(), lengths(data.tokens[name]).max()))  # of all pairs, unless some are cut
     labels = numpy.concatenate([numpy.array(piece["label"][:], dtype=numpy.int64) for piece in pieces(pairs)])
     different, which = numpy.unique(pair_hashes, return_inverse=True)
     seen = [numpy.bincount(which[labels == label], minlength=len(different)) > 0 for label in (0, 1)]
@@ -93,7 +98,7 @@ def _split(data: MRPCDataModule, name: str, pair_hashes: metrics.Labels) -> dict
         "pairs": len(pairs),
         "positives": int(labels.sum()),
         "rows_left_out": data.reader.left_out.get(name, 0),
-        "tokens": {"of": len(drawn), "median": median, "percentile_95": high, "longest": int(tokens.max())},
+        "tokens": {"of": len(drawn), "median": median, "percentile_95": high, "longest": longest},
         "cut": data.cut[name],
         "repeated": len(pairs) - len(different),
         "contradictory": int((seen[0] & seen[1]).sum()),
@@ -135,7 +140,7 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     ]
     if epoch := found.get("epoch"):
         lines.append(
-            f"an epoch takes about {duration(epoch['seconds'])} here, without its validation: "
+            f"an epoch takes about {duration(max(epoch['seconds'], 1))} here, without its validation: "
             f"{count(epoch['steps'], 'optimizer step')}, {epoch['pairs_per_second']:,.0f} pairs/s with one "
             f"process ({epoch['device']}, {epoch['precision']}), {epoch['padding']:.1%} padding; measured over "
             f"{epoch['timed_pairs']:,} pairs"

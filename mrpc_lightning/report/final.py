@@ -194,7 +194,7 @@ def write(
     found, details = caveats.of_pairs(data)
     before, known = caveats.of_ancestors(data, split)
     content = {**metrics.collect(scored, names), "split": split, "source": data.source(split), **about}
-    content |= {**details, **known, **overlap.margins(scored, content.get("overlap_threshold"))}
+    content |= {**details, **known}
     if prefix != "validate_":
         content["probes"] = {name: {key: one[key] for key in ("pairs", "expected")} for name, one in probed.items()}
     content |= provenance.describe(trainer)

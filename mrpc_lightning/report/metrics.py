@@ -1,6 +1,6 @@
 """The final metrics of scored pairs, their intervals and trivial baselines: the one place where they are computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -160,37 +160,56 @@ def plain(found: Mapping[str, Array]) -> dict[str, float | None]:
 
 
 def intervals(
-    labels: Labels,
-    probabilities: Array,
-    names: Sequence[str] = tuple(TITLES),
-    seed: int = 0,
-    beside: Array | None = None,
+    labels: Labels, probabilities: Array, names: Sequence[str] = tuple(TITLES), seed: int = 0
 ) -> dict[str, tuple[float, float] | None]:
     """Return the 95 % bootstrap interval of each metric: between percentiles 2.5 and 97.5 over resampled pairs.
 
-    It says how much a metric depends on which pairs happen to be in the split, not on the seed of the training. Of
-    many pairs fewer resamples are drawn, 200 at the least. A metric that these pairs do not have, such as the recall of
-    a class that none of them is of, has none.
-
-    With `beside`, other probabilities of the same pairs, of shape (pairs, 2): the intervals of how much higher each
-    metric is than theirs, over the same resamples.
+    It says how much a metric depends on which pairs happen to be in the split, not on the seed of the training. A
+    metric that these pairs do not have, such as the recall of a class that none of them is of, has none.
     """
-    generator, pairs, found = numpy.random.default_rng(seed), len(labels), []
+    found = [measure(labels, probabilities, weights) for weights in resamples(len(labels), seed)]
+    return {name: percentiles(numpy.concatenate([part[name] for part in found])) for name in names}
+
+
+def margins(labels: Labels, predicted: Labels, beside: Labels) -> dict[str, tuple[float, float] | None]:
+    """Return the intervals of how much higher accuracy and F1 are than those of other predictions for the same pairs.
+
+    Both are measured on the same resampled pairs: that says more than whether their own intervals overlap.
+
+    Args:
+        labels: 0 or 1, of shape (pairs,).
+        predicted: The predictions, of shape (pairs,).
+        beside: The other ones.
+    """
+
+    def scores(given: Labels, weights: Array) -> Array:
+        accuracy = weights @ (given == labels) / weights.sum(axis=1)
+        with numpy.errstate(invalid="ignore"):
+            f1 = 2 * (weights @ (given & labels)) / (weights @ (given + labels))
+        return numpy.stack([accuracy, f1])
+
+    found = [scores(predicted, weights) - scores(beside, weights) for weights in resamples(len(labels), 0)]
+    accuracy, f1 = numpy.concatenate(found, axis=1)
+    return {"accuracy": percentiles(accuracy), "f1": percentiles(f1)}
+
+
+def resamples(pairs: int, seed: int) -> Iterator[Array]:
+    """Yield how often each pair is drawn, of shape (resamples, pairs): of many pairs 200 times in all, at the least."""
+    generator = numpy.random.default_rng(seed)
     resamples, chunk = int(numpy.clip(1e7 / pairs, 200, RESAMPLES)), max(1, int(1e6 / pairs))
     for start in range(0, resamples, chunk):  # all at once would take too much memory
         rows = min(chunk, resamples - start)
         drawn = generator.integers(0, pairs, (rows, pairs)) + pairs * numpy.arange(rows)[:, None]
-        weights = numpy.bincount(drawn.ravel(), minlength=rows * pairs).reshape(rows, pairs).astype(numpy.float64)
-        one = measure(labels, probabilities, weights)
-        other = None if beside is None else measure(labels, beside, weights)
-        found.append(one if other is None else {name: one[name] - other[name] for name in names})
-    bounds: dict[str, tuple[float, float] | None] = {}
-    for name in names:
-        values = numpy.concatenate([part[name] for part in found])
-        values = values[~numpy.isnan(values)]  # a resample may lack one of the classes
-        low, high = numpy.percentile(values, (2.5, 97.5)) if len(values) else (0.0, 0.0)
-        bounds[name] = (float(low), float(high)) if len(values) else None
-    return bounds
+        yield numpy.bincount(drawn.ravel(), minlength=rows * pairs).reshape(rows, pairs).astype(numpy.float64)
+
+
+def percentiles(values: Array) -> tuple[float, float] | None:
+    """Return percentiles 2.5 and 97.5; None if no resample has a value, as it may lack one of the classes."""
+    values = values[~numpy.isnan(values)]
+    if not len(values):
+        return None
+    low, high = numpy.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def baseline(positives: int, pairs: int) -> tuple[float, float]:

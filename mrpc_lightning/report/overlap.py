@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 from datasets import Dataset
 
-from mrpc_lightning.report.metrics import Array, Scored, best_threshold, both, intervals, measure, plain
+from mrpc_lightning.report.metrics import Labels, Scored, best_threshold, both, margins, measure, plain
 
 DRAWN = 10_000  # training pairs at most: 1.4 s of a million; of MRPC's, 2,000 come within 0.004 of the best F1
 WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
@@ -36,7 +36,7 @@ def fit(pairs: Dataset) -> float:
     return best_threshold(numpy.array(drawn["label"][:], dtype=numpy.int64), shares)
 
 
-def score(scored: Scored, threshold: Any) -> dict[str, float | None]:
+def score(scored: Scored, threshold: Any) -> dict[str, Any]:
     """Score the baseline.
 
     Args:
@@ -44,26 +44,21 @@ def score(scored: Scored, threshold: Any) -> dict[str, float | None]:
         threshold: What `fit` returned for the training pairs, as a metrics.json holds it.
 
     Returns:
-        `overlap_accuracy` and `overlap_f1`, None where the pairs do not have it, and `overlap_threshold`; nothing if
-        the threshold is not known.
+        `overlap_accuracy` and `overlap_f1`, None where the pairs do not have it; `overlap_threshold`; and
+        `overlap_margins`, see `metrics.margins`. Nothing if the threshold is not known.
     """
     if not (isinstance(threshold, float) and 0 <= threshold <= 1):
         return {}
-    found = plain(measure(scored.labels, _predict(scored, threshold)))
-    return {"overlap_accuracy": found["accuracy"], "overlap_f1": found["f1"], "overlap_threshold": threshold}
+    predicted = _predict(scored, threshold)
+    found = plain(measure(scored.labels, both(predicted.astype(numpy.float64))))
+    return {
+        "overlap_accuracy": found["accuracy"],
+        "overlap_f1": found["f1"],
+        "overlap_threshold": threshold,
+        "overlap_margins": margins(scored.labels, scored.predicted, predicted),
+    }
 
 
-def margins(scored: Scored, threshold: Any) -> dict[str, Any]:
-    """Return `overlap_margins`: the 95 % intervals of how much higher accuracy and F1 are than the baseline's.
-
-    Both are measured on the same resampled pairs: that says more than whether their own intervals overlap.
-    """
-    if not (isinstance(threshold, float) and 0 <= threshold <= 1):
-        return {}
-    beside, names = _predict(scored, threshold), ("accuracy", "f1")
-    return {"overlap_margins": intervals(scored.labels, scored.probabilities, names, beside=beside)}
-
-
-def _predict(scored: Scored, threshold: float) -> Array:
+def _predict(scored: Scored, threshold: float) -> Labels:
     shares = numpy.array(list(map(share, scored.first, scored.second)), dtype=numpy.float64)
-    return both((shares >= threshold).astype(numpy.float64))
+    return (shares >= threshold).astype(numpy.int64)

@@ -28,7 +28,7 @@ PAIRS = 200  # of each probe at most: the share is then known to 7 points, and a
 EXAMPLES = 3
 NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*\b")
 INSIDE = re.compile(r"(?<=[\w,;:] )[^\W\d]{2,}")  # words that do not begin a sentence
-AUXILIARY = re.compile(r"\b(?:is|are|was|were|will|would|can|could|should|may|might|must)\b", re.IGNORECASE)
+AUXILIARY = re.compile(r"\b(?:is|are|was|were|will|would|can|could|should|may|might|must)\b")
 NEGATION = re.compile(
     r"\b(?:not|no|never|nothing|nobody|none|neither|nor|cannot|without)\b|n['\u2019]t\b", re.IGNORECASE
 )
@@ -81,7 +81,8 @@ def probe(scored: Scored, positive_of: Callable[[list[Pair]], Array]) -> dict[st
     made: dict[str, list[dict[str, Any]]] = {name: [] for name in PROBES}
     for number, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
         for name, changed in changes(pair, names[number % max(len(names), 1) :] + names):
-            if len(made[name]) < PAIRS:
+            is_moot = name == "order" and scored.orders is not None  # the mean of both orders is the same
+            if len(made[name]) < PAIRS and not is_moot:
                 before = float(scored.positive[row])
                 made[name].append({"idx": scored.idx[row], "original": pair, "changed": changed, "before": before})
     everything = [one for found in made.values() for one in found]

@@ -74,7 +74,8 @@ def rehearse(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule
     batches = [*loader.sampler]
     width, multiple = data.hparams["max_length"], data.hparams["pad_to_multiple_of"] or 1
     fixed = data.hparams["padding"] == "max_length"
-    widths = [width if fixed else -(-int(tokens[rows].max()) // multiple) * multiple for rows in batches]
+    longest = [width if fixed else int(tokens[rows].max()) for rows in batches]
+    widths = [-(-wide // multiple) * multiple for wide in longest]
     computed = numpy.array([len(rows) * wide for rows, wide in zip(batches, widths, strict=True)])
     seconds = numpy.diff(clock.ends)
     timed = slice(min(WARM, len(seconds) // 2), len(seconds))

@@ -69,7 +69,7 @@ def test_counts_are_those_of_pandas(
     assert found["baselines"]["f1"] == pytest.approx(f1_score(labels, [1] * len(labels)))
     larger = int(labels.mean() >= 0.5)
     assert found["baselines"]["accuracy"] == pytest.approx(accuracy_score(labels, [larger] * len(labels)))
-    assert any("occur with both labels" in warning for warning in found["warnings"])
+    assert any("with both labels" in warning for warning in found["warnings"])
     assert {(one["sentence1"], one["sentence2"], one["label"]) for one in found["examples"]} <= {*rows}
     for shown in ("also training pairs", "an epoch takes about", "warning: "):
         assert shown in text
@@ -107,6 +107,27 @@ def test_a_page_says_the_same(project: Path, arguments: list[str], capsys: pytes
     for name in ("train", "validation", "test"):
         assert f">{name}</th>" in page and name in text
     assert page.count('class="mistake"') == 10
+
+
+@pytest.mark.parametrize("words", [["--model.reinit_layers=1"], ["--model.freeze_embeddings=true"]])
+def test_what_fit_takes_is_described(trained: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "an epoch takes" in describe(capsys, "--model.model_name=tb_logs/mrpc/version_0", *words)
+
+
+def test_padding_is_that_of_the_batches(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["describe", *arguments, "--data.padding=max_length", "--data.pad_to_multiple_of=32", "--output=pairs.json"])
+    found = json.loads((project / "pairs.json").read_text())
+    tokens = sum(length * pairs for length, pairs in enumerate(found["splits"]["train"]["lengths"]))
+    assert found["epoch"]["padding"] == pytest.approx(1 - tokens / (60 * 64))  # 48, rounded up to 64
+
+
+def test_it_is_of_one_process(
+    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "describe: is of one process" in fails(capsys, ["describe", *arguments])
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def test_accuracy_and_f1_are_scikit_learns_of_the_rule_and_unknown_without_a_thr
     pairs = make_pairs(200, seed=7)
     labels, predicted = pairs["label"][:], shares(pairs) >= 0.4
     scored = make_scored(pairs, numpy.ones(200, dtype=numpy.int64))
-    assert overlap.score(scored, 0.4) == {
+    found = overlap.score(scored, 0.4)
+    assert {name: value for name, value in found.items() if name != "overlap_margins"} == {
         "overlap_accuracy": pytest.approx(accuracy_score(labels, predicted)),
         "overlap_f1": pytest.approx(f1_score(labels, predicted)),
         "overlap_threshold": 0.4,
@@ -140,7 +141,7 @@ def test_how_far_a_model_is_above_the_baseline_is_scipys_paired_bootstrap() -> N
     right = generator.random(150) < 0.85
     positive = numpy.where(right, labels, 1 - labels).astype(float)
     scored = Scored(labels, both(positive), None, *zip(*pairs, strict=True), range(150))
-    found = overlap.margins(scored, 0.5)["overlap_margins"]
+    found = overlap.score(scored, 0.5)["overlap_margins"]
     baseline = numpy.array([float(first == second) for first, second in pairs])
 
     def difference(rows: Any) -> float:
@@ -149,7 +150,7 @@ def test_how_far_a_model_is_above_the_baseline_is_scipys_paired_bootstrap() -> N
 
     again = bootstrap((numpy.arange(150),), difference, vectorized=False, n_resamples=1000, method="percentile", rng=0)
     assert found["f1"] == pytest.approx(tuple(again.confidence_interval), abs=0.02)
-    assert overlap.margins(scored, None) == {}
+    assert overlap.score(scored, None) == {}
 
 
 def test_a_model_that_may_be_no_better_is_warned_of() -> None:
@@ -161,5 +162,5 @@ def test_a_model_that_may_be_no_better_is_warned_of() -> None:
     }
     [line] = caveats.of_metrics(metrics, ["no", "yes"], 120)
     assert line.startswith(
-        "F1 0.7500 is not shown to be above that of word overlap, 0.6500: it is higher by -0.025 to +0.242"
+        "F1 0.7500 is not shown to be above that of word overlap, 0.6500: the difference is between -0.025 and"
     )

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -81,6 +82,16 @@ def test_a_number_becomes_another_one_of_the_same_form(number: str) -> None:
     changed = dict(probes.changes((sentence, sentence), []))["number"][1]
     assert changed != sentence and changed.endswith(f"{number[1:]} or 77.")
     assert re.fullmatch(r"It is [1-9][\d.,]* or 77\.", changed)
+
+
+@pytest.mark.parametrize("sentence", ["They sold it on May 3.", "She met Will Smith.", "Can you mend it?"])
+def test_months_names_and_questions_get_no_negation(sentence: str) -> None:
+    assert "negation" not in dict(probes.changes((sentence, sentence), []))
+
+
+def test_order_says_nothing_of_a_symmetric_model() -> None:
+    both_orders = replace(scored(PAIRS), orders=numpy.full((5, 2), 0.9))
+    assert "order" not in probes.probe(both_orders, ignores)
 
 
 def test_a_model_that_ignores_changes_and_one_that_sees_them() -> None:
