@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mrpc_lightning import __version__
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
-TESTED = ("dependencies", "dev", "study", "onnx")  # what the tests are run with
+TESTED = ("dev", "study", "onnx")  # the extras that the tests are run with
 
 
 def read(name: str) -> str:
@@ -23,9 +24,10 @@ def read(name: str) -> str:
 
 
 def lower_bounds() -> dict[str, Version]:
-    """The lower bound of each direct dependency; Python 3.10 has no reader of TOML."""
-    lists = dict(re.findall(r"^([\w-]+) = \[\n(.*?)^\]", read("pyproject.toml"), re.MULTILINE | re.DOTALL))
-    lines = [line for name in TESTED for line in re.findall(r'^ *"([^"]+)"', lists[name], re.MULTILINE)]
+    """The lower bound of each direct dependency."""
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for name in TESTED for line in extras[name])]
     needed = [requirement for requirement in map(Requirement, lines) if requirement.name != "mrpc-lightning"]
     return {
         requirement.name.lower(): Version(clause.version)
