@@ -3,6 +3,7 @@
 import re
 import shlex
 import tomllib
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,10 @@ def read(name: str) -> str:
 
 
 def lower_bounds() -> dict[str, Version]:
-    """The lower bound of each direct dependency."""
+    """The lower bound of each direct dependency that the tests need."""
     project = tomllib.loads(read("pyproject.toml"))["project"]
-    extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *(line for name in TESTED for line in extras[name])]
-    needed = [requirement for requirement in map(Requirement, lines) if requirement.name != "mrpc-lightning"]
+    extras = [line for name in TESTED for line in project["optional-dependencies"][name]]
+    needed = [Requirement(line) for line in (*project["dependencies"], *extras)]
     return {
         requirement.name.lower(): Version(clause.version)
         for requirement in needed
