@@ -3,7 +3,6 @@
 import re
 import shlex
 import tomllib
-import tomllib
 from pathlib import Path
 from typing import Any
 
