@@ -28,6 +28,10 @@ SECTIONS: dict[str, type] = {
     "early_stopping": EarlyStopping,
     "model_checkpoint": ModelCheckpoint,
 }
+# `typing` keeps one union for each set of members, whatever their order: where a library has asked for
+# Optional[Union[float, int]] before, Lightning's Optional[Union[int, float]] is that, and 1 batch is read as 1.0, all.
+for _name in ("train", "val", "test", "predict"):
+    inspect.unwrap(Trainer.__init__).__annotations__[f"limit_{_name}_batches"] = int | float | None
 # Words that take no value, or two; or all up to the next one.
 SWITCHES = ("calibrated", "strict", "soup", "distill")
 ARITY = dict.fromkeys(("debug", "glue", "onnx", "int8", "public", "print_config", "help", *SWITCHES), 0)

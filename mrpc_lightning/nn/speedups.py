@@ -169,9 +169,11 @@ def _first_state(model: PreTrainedModel) -> Tensor:
     mask = (torch.arange(6) < torch.tensor([[6], [4]])).long()
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    states: Tensor = model.base_model(input_ids=ids.to(device), attention_mask=mask.to(device))[0]
-    for module, training in modes:
-        module.training = training
+    try:
+        states: Tensor = model.base_model(input_ids=ids.to(device), attention_mask=mask.to(device))[0]
+    finally:  # however it ends: else an encoder that transformers changed is trained without dropout
+        for module, training in modes:
+            module.training = training
     return states[:, 0].float()
 
 

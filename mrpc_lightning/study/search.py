@@ -125,7 +125,8 @@ class Search:
         finished = study.get_trials(states=(TrialState.COMPLETE,))
         known.add_trials([create_trial(value=one.value, intermediate_values=self._scores(one)) for one in finished])
         begun = create_trial(state=TrialState.RUNNING, intermediate_values=scores)
-        with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             pruner = optuna.pruners.WilcoxonPruner()
         if pruner.prune(known, begun):
             study.tell(trial.number, state=TrialState.PRUNED)

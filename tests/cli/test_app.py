@@ -330,3 +330,11 @@ def test_help_begins_with_flags_that_there_are(subcommand: str, capsys: pytest.C
     assert len(named) >= 3 and {"ckpt_path", "seeds"} & named
     for flag in named:
         assert re.search(rf"--{re.escape(flag)}\b", everything), flag
+
+
+def test_one_batch_is_no_share_whatever_unions_a_library_asked_for_before() -> None:
+    """`typing` returns the first of two unions of the same members: 1 batch would be read as 1.0, which is all."""
+    before = "import typing; typing.Optional[typing.Union[float, int]]; from mrpc_lightning import main"
+    script = f"{before}; main(['fit', '--trainer.limit_val_batches=1', '--print_config'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert re.search(r"^  limit_val_batches: 1$", done.stdout, re.MULTILINE)

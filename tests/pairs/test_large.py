@@ -205,8 +205,8 @@ tokens.cores, tokens.PIECE, tokens.LARGE = lambda: 2, 1, 10**6
 tokens.map_large(datasets.Dataset.from_dict({{"a": range(200_000)}}), encode, "key")
 """
     )
-    Path("code.py").write_text(working)
-    with subprocess.Popen([sys.executable, "code.py"], start_new_session=True) as killed:
+    Path("script.py").write_text(working)
+    with subprocess.Popen([sys.executable, "script.py"], start_new_session=True) as killed:
         while len(workers := [*Path().glob("worker-*")]) < 2:
             assert killed.poll() is None
             time.sleep(0.01)
