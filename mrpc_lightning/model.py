@@ -16,9 +16,9 @@ from mrpc_lightning.nn.optim import Schedule, make_optimizer, make_schedule
 from mrpc_lightning.nn.sharding import distribute
 from mrpc_lightning.nn.speedups import make_fast, predicting
 from mrpc_lightning.nn.values import check_values, is_plain
-from mrpc_lightning.pairs.batches import EvaluationBatches, counts, make_loader, weight_of
+from mrpc_lightning.pairs.batches import counts, weight_of
 from mrpc_lightning.pairs.tables import Prediction, fill, is_table
-from mrpc_lightning.pairs.tokens import lengths, swap, to_dataset, tokenize, unpack
+from mrpc_lightning.pairs.tokens import loader_of, to_dataset, unpack
 
 __all__ = ["COUNTS", "METRICS", "ParaphraseClassifier", "Prediction"]
 ENCODER = ("model_name", "revision", "pretrained", "label_names")
@@ -139,13 +139,11 @@ class ParaphraseClassifier(LightningModule):
             return fill(pairs, self.columns, self.hparams["label_names"], lambda some: self.predict(some, batch_size))
         if not (table := to_dataset(pairs)):
             return []
-        orders = [table, swap(table)] if self.hparams["symmetric"] else [table]
-        given, *swapped = (tokenize(self.tokenizer, order, self.max_length)[0] for order in orders)
-        batches = EvaluationBatches(lengths(given), batch_size)
+        loader: Any = loader_of(table, self.tokenizer, self.max_length, batch_size, self.hparams["symmetric"])
         dtype, found = self.autocast_dtype, torch.empty(len(table), 2)
         autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
         with predicting(self.model, self.device, len(table)), torch.inference_mode(), autocast:
-            for rows, batch in zip(batches, make_loader(given, self.tokenizer, batches, *swapped), strict=True):
+            for rows, batch in zip(loader.sampler, loader, strict=True):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 found[rows] = self.predict_step(batch, 0).cpu().view(len(rows), -1, 2).mean(dim=1)
         names = self.hparams["label_names"]

@@ -321,6 +321,25 @@ def train(folder: Path, encoder: str, *words: str) -> Path:
     return folder
 
 
+def kept_for_backward(model: torch.nn.Module, pairs: int, tokens: int, **autocast: Any) -> tuple[torch.Tensor, int]:
+    """Return a loss, under autocast to bf16, and the bytes that its layers keep for the backward pass."""
+    weights, kept = {one.data_ptr() for one in model.parameters()}, dict[int, torch.UntypedStorage]()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    ids = torch.randint(5, 100, (pairs, tokens))
+    mask = torch.ones_like(ids)
+    mask[0, -2:] = 0
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16, **autocast):
+        loss = model(input_ids=ids, attention_mask=mask).logits.sum()
+    return loss, sum(storage.nbytes() for storage in kept.values())
+
+
 def copy_to(run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copy a project that was trained in, and work in the copy."""
     shutil.copytree(run, folder)

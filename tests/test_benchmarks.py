@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import kept_for_backward
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from benchmarks import scaling
@@ -64,22 +65,8 @@ def test_the_formula_of_memory_tells_what_training_keeps(
     model = AutoModelForSequenceClassification.from_config(config).train()
     if checkpointed:
         checkpoint_gradients(model)
-    weights, kept = {one.data_ptr() for one in model.parameters()}, dict[int, torch.UntypedStorage]()
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    ids = torch.randint(5, 100, (pairs, tokens))
-    mask = torch.ones_like(ids)
-    mask[0, -2:] = 0
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", torch.bfloat16):
-        loss = model(input_ids=ids, attention_mask=mask).logits.sum()
+    loss, measured = kept_for_backward(model, pairs, tokens)
     of = scaling.shape(model)
-    measured = sum(storage.nbytes() for storage in kept.values())
     one_layer = of.unit_bytes * pairs * tokens + scaling.COPY * of.linear / layers if checkpointed else 0
     expected = (
         scaling.activations(of, pairs * tokens, checkpointed) - one_layer

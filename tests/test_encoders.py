@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import kept_for_backward
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from mrpc_lightning.errors import InputError
@@ -77,23 +78,10 @@ def test_the_column_of_memory_tells_what_training_keeps(kind: str, monkeypatch: 
     for name in ("attention_probs_dropout_prob", "attention_dropout"):  # a GPU's fused attention keeps no mask of it
         setattr(config, name, 0.0)
     model = AutoModelForSequenceClassification.from_config(config).train()
-    weights, kept = {one.data_ptr() for one in model.parameters()}, dict[int, torch.UntypedStorage]()
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    ids = torch.randint(5, 100, (encoders.PAIRS, encoders.TOKENS))
-    mask = torch.ones_like(ids)
-    mask[0, -2:] = 0
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", torch.bfloat16, cache_enabled=False):  # as Lightning does
-        loss = model(input_ids=ids, attention_mask=mask).logits.sum()
+    loss, kept = kept_for_backward(model, encoders.PAIRS, encoders.TOKENS, cache_enabled=False)  # as Lightning does
     states = scaling.STATES * sum(one.numel() for one in model.parameters())
     assert loss.requires_grad
-    assert encoders.memory(shape) - states == pytest.approx(sum(one.nbytes() for one in kept.values()), rel=0.25)
+    assert encoders.memory(shape) - states == pytest.approx(kept, rel=0.25)
 
 
 def test_a_step_of_a_larger_encoder_takes_longer() -> None:

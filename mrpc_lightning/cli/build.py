@@ -22,7 +22,7 @@ from mrpc_lightning.run import rehearsal, resume
 from mrpc_lightning.run.checkpoint import fingerprint, record_facts, without_weights
 from mrpc_lightning.run.finite import FiniteLoss
 from mrpc_lightning.run.last_checkpoint import LastCheckpoint
-from mrpc_lightning.run.processes import as_launched, from_first_process
+from mrpc_lightning.run.processes import as_launched, from_first_process, launcher
 from mrpc_lightning.run.recorder import RunRecorder
 from mrpc_lightning.run.run import Run, find_checkpoint, newest, passed_over
 from mrpc_lightning.run.settings import (
@@ -38,6 +38,8 @@ from mrpc_lightning.run.settings import (
 )
 from mrpc_lightning.run.signals import StopRequest, job
 from mrpc_lightning.run.throughput import Throughput
+
+FROM_CONFIG = ("fit", "describe")  # the subcommands that begin from a config; the others from a run
 
 
 class CLI(LightningCLI):
@@ -132,12 +134,11 @@ class CLI(LightningCLI):
         self.ending.callback(os.environ.pop, "MRPC_LIGHTNING_DECIDED", None)
         config, fit = self.config, self.command == "fit"
         wanted, trial, kind = config.ckpt_path, bool(config.trainer.fast_dev_run), "last" if fit else "best"
-        describe = self.command == "describe"
         if wanted == "none" and config.run is not None:
             raise InputError("--run: --ckpt_path none means no run")
         if fit and wanted == "none":
             wanted = None
-        if wanted is None and (config.run is not None or not (fit or trial or describe)):
+        if wanted is None and (config.run is not None or not (trial or self.command in FROM_CONFIG)):
             wanted = kind
         logs = logs_folder(config)
         if wanted is None and fit:
@@ -181,8 +182,8 @@ class CLI(LightningCLI):
             config.trainer.logger = False
             config.trainer.enable_checkpointing = None
             if self.command == "describe":
-                if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-                    raise InputError("describe: is of one process; start it without torchrun")
+                if launcher() is not None:
+                    raise InputError("describe: is of one process; start it without torchrun or srun")
                 for name, value in rehearsal.ARGUMENTS.items():
                     config.trainer[name] = value
             if self.command == "export":
@@ -236,7 +237,7 @@ class CLI(LightningCLI):
             text = " ".join(str(error).split())
             raise InputError(f"Lightning refuses a --trainer or callback value: {text}") from error
         if self.checkpoint is None:
-            if self.config.ckpt_path == "none" and self.command not in ("fit", "describe"):
+            if self.config.ckpt_path == "none" and self.command not in FROM_CONFIG:
                 self.model.load_finetuned()
             return
         try:

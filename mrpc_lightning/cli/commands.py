@@ -117,8 +117,8 @@ def describe(cli: CLI) -> None:
     if not Path(demo.resolve(cli.model.hparams["model_name"])).exists():
         cli.model.hparams["pretrained"] = False  # an epoch takes as long with any weights: none need be downloaded
     prepare(cli, "fit")
-    found = description.describe(cli.datamodule, torch.initial_seed() % 2**32)
-    found["epoch"] = rehearse(cli.trainer, cli.model, cli.datamodule)
+    epoch = rehearse(cli.trainer, cli.model, cli.datamodule)
+    found = description.describe(cli.datamodule, epoch, torch.initial_seed() % 2**32)
     print(f"\n{description.text(found)}")
     if output:
         content = description.page(found) if output.suffix == ".html" else json.dumps(found, indent=2) + "\n"

@@ -15,10 +15,12 @@ import transformers
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, enable_progress_bars
 from numpy.typing import NDArray
 from pyarrow.lib import ArrowException
+from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mrpc_lightning import hub, origin
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
 from mrpc_lightning.pairs.large import cores, folder, working_in
 from mrpc_lightning.pairs.sources import LARGE, PIECE, pieces
 
@@ -149,6 +151,24 @@ def to_dataset(pairs: Iterable[tuple[str, str]]) -> Dataset:
             if not isinstance(sentence, str) or not sentence.strip():
                 raise InputError(f"pair {number}: sentence{side} is empty or no text ({sentence!r})")
     return Dataset.from_dict({f"sentence{side + 1}": [pair[side] for pair in pairs] for side in (0, 1)})
+
+
+def loader_of(
+    pairs: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    batch_size: int,
+    both_orders: bool,
+    num_replicas: int = 1,
+    rank: int = 0,
+) -> DataLoader[Any]:
+    """Return the batches of pairs that are no split of a data module; their sampler knows which rows are in which.
+
+    With `both_orders` each pair comes in both orders of its sentences. Of several processes it has the batches of one.
+    """
+    orders = [pairs, swap(pairs)] if both_orders else [pairs]
+    given, *swapped = (tokenize(tokenizer, order, max_length)[0] for order in orders)
+    return make_loader(given, tokenizer, EvaluationBatches(lengths(given), batch_size, num_replicas, rank), *swapped)
 
 
 def swap(pairs: Dataset) -> Dataset:

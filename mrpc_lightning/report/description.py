@@ -11,7 +11,7 @@ from mrpc_lightning.pairs.sources import pieces
 from mrpc_lightning.pairs.tokens import lengths, tokenize
 from mrpc_lightning.report import caveats, metrics, overlap, plots, subsets
 from mrpc_lightning.report.page import fill
-from mrpc_lightning.text import count, duration, printable, shorten
+from mrpc_lightning.text import as_markdown, count, duration, printable, shorten
 
 DRAWN = 10_000  # pairs of a split whose tokens are counted, at most
 EXAMPLES = 10
@@ -19,18 +19,19 @@ UNCUT = 2**16 - 1  # tokens: what `lengths` can count
 WIDTHS = (32, 64, 128, 256, 512)  # tokens that people choose for data.max_length
 
 
-def describe(data: MRPCDataModule, seed: int) -> dict[str, Any]:
+def describe(data: MRPCDataModule, epoch: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Describe the training and validation pairs, and the test pairs if `test` scores them.
 
     Args:
         data: The data, set up for "fit".
+        epoch: What `rehearsal.rehearse` returned.
         seed: Seed of the pairs that are shown.
 
     Returns:
         `splits`, see `_split`, and in those beside training `in_training`, the pairs that are training pairs, and
         `sharing`, the others of which a sentence is in a training pair; `longer_than`, the share of training pairs with
-        more than so many tokens; `baselines` on the validation pairs; `warnings`; and `examples`, training pairs drawn
-        at random. Pairs are the same where they differ in the order of sentences, case or spaces alone.
+        more than so many tokens; `baselines` on the validation pairs; `epoch`; `warnings`; and `examples`, training
+        pairs drawn at random. Pairs are the same where they differ in the order of sentences, case or spaces alone.
     """
     names = ["train", "validation"]
     if data.test_split == "test":
@@ -72,6 +73,7 @@ def describe(data: MRPCDataModule, seed: int) -> dict[str, Any]:
             "f1": f1,
             **{name: value for name, value in of_overlap.items() if name != "overlap_margins"},  # there is no model
         },
+        "epoch": epoch,
         "warnings": [*warnings, *caveats.of_pairs(data)[0], *caveats.of_ancestors(data, "validation")[0]],
         "examples": [dict(data.pairs["train"][int(row)]) for row in drawn],
     }
@@ -108,7 +110,7 @@ def _split(data: MRPCDataModule, name: str, pair_hashes: metrics.Labels) -> dict
 
 def rows(found: Mapping[str, Any]) -> list[list[str]]:
     """Return the table of the splits, its header first."""
-    splits, names = found["splits"], list(map(printable, found["label_names"]))
+    splits, names = found["splits"], found["label_names"]
     cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "pairs": lambda one: f"{one['pairs']:,}",
         f'"{names[1]}"': lambda one: f"{one['positives'] / one['pairs']:.1%}",
@@ -128,39 +130,29 @@ def rows(found: Mapping[str, Any]) -> list[list[str]]:
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
     """Return what the table does not say: baselines, lengths and the time of an epoch."""
-    of, positive, number = found["baselines"], printable(found["label_names"][1]), metrics.number
+    of, epoch, positive = found["baselines"], found["epoch"], printable(found["label_names"][1])
+    number = metrics.number
     longer = [f"{width} tokens {share:.1%}" for width, share in found["longer_than"].items()]
     larger, accuracy, f1 = printable(of["accuracy_class"]), number(of["accuracy"]), number(of["f1"])
     always = f'accuracy {accuracy} and always "{positive}" ' if larger != positive else f"accuracy {accuracy} and "
-    lines = [
+    return [
         f'on the validation pairs always "{larger}" has {always}F1 {f1}',
         f"word overlap has accuracy {number(of['overlap_accuracy'])} and F1 {number(of['overlap_f1'])}, with "
         f'"{positive}" from {of["overlap_threshold"]:.1%} of common words on, the best threshold for training pairs',
         f"training pairs that are longer than {', '.join(longer)}",
+        f"an epoch takes about {duration(max(epoch['seconds'], 1))} here, without its validation: "
+        f"{count(epoch['steps'], 'optimizer step')}, {epoch['pairs_per_second']:,.0f} pairs/s with one process "
+        f"({epoch['device']}, {epoch['precision']}), {epoch['padding']:.1%} padding; measured over "
+        f"{epoch['timed_pairs']:,} pairs",
     ]
-    if epoch := found.get("epoch"):
-        lines.append(
-            f"an epoch takes about {duration(max(epoch['seconds'], 1))} here, without its validation: "
-            f"{count(epoch['steps'], 'optimizer step')}, {epoch['pairs_per_second']:,.0f} pairs/s with one "
-            f"process ({epoch['device']}, {epoch['precision']}), {epoch['padding']:.1%} padding; measured over "
-            f"{epoch['timed_pairs']:,} pairs"
-        )
-    return lines
 
 
 def text(found: Mapping[str, Any]) -> str:
     """Return a description as lines for the terminal."""
-    table, names = rows(found), list(map(printable, found["label_names"]))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "".join(
-            f"{cell:>{width + 3}}" if place else f"{cell:{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in table
-    ]
-    lines += ["", *sentences(found), *(printable(f"warning: {warning}") for warning in found["warnings"]), ""]
-    lines.append(f"{count(len(found['examples']), 'training pair')}, drawn at random:")
+    names = list(map(printable, found["label_names"]))
+    lines = [as_markdown(rows(found)), *sentences(found)]
+    lines += [printable(f"warning: {warning}") for warning in found["warnings"]]
+    lines.append("\n" + f"{count(len(found['examples']), 'training pair')}, drawn at random:")
     for pair in found["examples"]:
         lines.append(f"  {names[pair['label']]}")
         lines += [f"    {shorten(printable(pair[side]), 150)}" for side in ("sentence1", "sentence2")]

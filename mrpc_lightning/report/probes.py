@@ -9,8 +9,7 @@ from lightning.pytorch import Trainer
 
 from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.model import ParaphraseClassifier
-from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
-from mrpc_lightning.pairs.tokens import lengths, swap, to_dataset, tokenize
+from mrpc_lightning.pairs.tokens import loader_of, to_dataset
 from mrpc_lightning.report.metrics import Array, Scored
 from mrpc_lightning.run.scoring import score
 
@@ -107,13 +106,17 @@ def run(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, sco
     """Probe a model with the weights that it has; as `probe` returns it. Every process must call this function."""
 
     def positive_of(pairs: list[Pair]) -> Array:
-        table, values = to_dataset(pairs), data.hparams
-        orders = [table, swap(table)] if values["symmetric"] else [table]
-        tokens = [tokenize(data.load_tokenizer(), order, values["max_length"])[0] for order in orders]
-        size, processes = values["eval_batch_size"], {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
-        batches = EvaluationBatches(lengths(tokens[0]), size, **processes)
         trainer.limit_predict_batches = 1.0
-        _, probabilities = score(trainer, model, make_loader(tokens[0], data.load_tokenizer(), batches, *tokens[1:]))
+        loader = loader_of(
+            to_dataset(pairs),
+            data.load_tokenizer(),
+            data.hparams["max_length"],
+            data.hparams["eval_batch_size"],
+            data.hparams["symmetric"],
+            trainer.world_size,
+            trainer.global_rank,
+        )
+        _, probabilities = score(trainer, model, loader)
         positive: Array = probabilities.reshape(len(pairs), -1, 2).mean(axis=1)[:, 1]
         return positive
 

@@ -36,7 +36,7 @@ def from_first_process(decide: Callable[[], str]) -> str:
     """
     if VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
         return os.environ[VARIABLE]
-    if (launched := _launched()) is None:
+    if (launched := launcher()) is None:
         os.environ[VARIABLE] = decide()
         return os.environ[VARIABLE]
     store, key = _store(), f"decision/{next(_decisions)}"
@@ -64,7 +64,7 @@ def failing_together() -> Iterator[None]:
         InputError: On the processes on which nothing went wrong, if it did on another.
         Stopped: The same, if a signal came to another.
     """
-    if (launched := _launched()) is None:
+    if (launched := launcher()) is None:
         yield
         return
     failed: BaseException | None = None
@@ -114,7 +114,7 @@ def meet_again(device: torch.device) -> None:
     Args:
         device: What this process computes on.
     """
-    attempt, launched = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), _launched()
+    attempt, launched = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), launcher()
     if attempt == "0" or launched is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
     if device.type == "cuda":
@@ -140,7 +140,7 @@ def as_launched(trainer: Any) -> dict[str, int]:
     Raises:
         InputError: If that says otherwise.
     """
-    launched = _launched()
+    launched = launcher()
     if not isinstance(launched, TorchElasticEnvironment):
         return {}
     here = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -152,7 +152,7 @@ def as_launched(trainer: Any) -> dict[str, int]:
     return started
 
 
-def _launched() -> TorchElasticEnvironment | SLURMEnvironment | None:
+def launcher() -> TorchElasticEnvironment | SLURMEnvironment | None:
     """Return what has started several processes of this command: torchrun or SLURM; else None."""
     kinds: tuple[type[TorchElasticEnvironment] | type[SLURMEnvironment], ...]
     kinds = (TorchElasticEnvironment, SLURMEnvironment)
@@ -163,7 +163,7 @@ def _launched() -> TorchElasticEnvironment | SLURMEnvironment | None:
 @functools.cache
 def _store() -> Any:
     """Open a store that all processes see, once: where the first process holds it, it does so until it ends."""
-    launched = _launched()
+    launched = launcher()
     assert launched is not None
     store = TCPStore(
         launched.main_address,

@@ -123,13 +123,6 @@ def test_padding_is_that_of_the_batches(
     assert found["epoch"]["padding"] == pytest.approx(1 - tokens / (60 * 64))  # 48, rounded up to 64
 
 
-def test_it_is_of_one_process(
-    project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "describe: is of one process" in fails(capsys, ["describe", *arguments])
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -341,6 +341,10 @@ def test_processes_that_torchrun_starts_agree_on_the_run(project: Path, argument
     assert [path.name for path in Path("tb_logs/mrpc").iterdir()] == ["version_0"]
     metrics = json.loads((RUN / "metrics.json").read_text())
     assert metrics["epochs_trained"] == 3 and metrics["pairs"] == 25 and load(LAST)["world_size"] == 2
-    words = [*launcher, "fit", *arguments, *cpu, "--trainer.devices=3"]
-    refused = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert "error: --trainer.devices 3: torchrun has started 2; give that, or leave it out" in refused.stderr
+    for command, words, message in (
+        ("fit", ["--trainer.devices=3"], "--trainer.devices 3: torchrun has started 2; give that, or leave it out"),
+        ("describe", [], "describe: is of one process; start it without torchrun or srun"),
+    ):
+        words = [*launcher, command, *arguments, *cpu, *words]
+        refused = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert f"error: {message}" in refused.stderr
