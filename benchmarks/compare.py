@@ -11,7 +11,6 @@ slow minute of the machine meets them all. OUT/results.jsonl has each run; runs 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -67,6 +66,7 @@ def prepare(asked: argparse.Namespace) -> None:
     from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig
 
     from mrpc_lightning import MRPCDataModule, demo
+    from mrpc_lightning.run.provenance import processor
     from mrpc_lightning.run.throughput import model_flops
 
     corpus = {"dataset_name": "demo", "dataset_config": None} if asked.model == "demo" else {}
@@ -95,7 +95,7 @@ def prepare(asked: argparse.Namespace) -> None:
     data.load_tokenizer().save_pretrained(asked.out / "encoder")
     lengths = [len(ids) for ids in data.tokens["train"]["input_ids"][: asked.pairs]]
     facts = {
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name(),
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
         "cores": torch.get_num_threads(),
         "flops": 0.0,
         "flops_per_pair": model_flops(model) * sum(lengths) / len(lengths),
@@ -120,15 +120,6 @@ def measure(asked: argparse.Namespace) -> dict[str, float | str]:
     facts |= {"dtype": str(dtype).removeprefix("torch."), "flops": max(rate, facts["flops"])}
     path.write_text(json.dumps(facts, indent=2))
     return facts
-
-
-def cpu_name() -> str:
-    """Return what the system calls its CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def run(asked: argparse.Namespace, name: str, seed: int) -> Run:

@@ -93,10 +93,10 @@ def main() -> None:
     keep_memory()
 
     import torch
-    from compare import cpu_name
 
     from mrpc_lightning import MRPCDataModule, Predictor
     from mrpc_lightning.pairs.tokens import lengths
+    from mrpc_lightning.run.provenance import processor
     from mrpc_lightning.run.throughput import matrix_flops, model_flops
 
     folder = asked.folder
@@ -130,7 +130,7 @@ def main() -> None:
     # A third of what `model_flops` counts for a training step: forward alone.
     limit = max(rates) / (model_flops(model) / 3 * lengths(data.tokens["predict"])[: len(pairs)].mean())
     print(
-        f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
         f"{sum(one.numel() for one in model.parameters()) / 1e6:.1f} M parameters, {len(pairs):,} pairs; bf16 matrices "
         f"at {max(rates) / 1e12:.2f} TFLOP/s, a limit of {limit:.0f} pairs/s\n"
     )

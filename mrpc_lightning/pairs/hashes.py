@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from mrpc_lightning.pairs.sources import LARGE, pair_key, pieces
 
+Hashes = NDArray[numpy.int64]
+
 
 def keep(pairs: Mapping[str, Dataset], digests: Mapping[str, str], training_source: str) -> dict[str, Any]:
     """Return what a checkpoint keeps of the pairs of a run.
@@ -27,13 +29,14 @@ def keep(pairs: Mapping[str, Dataset], digests: Mapping[str, str], training_sour
     """
     if "train" not in pairs:
         return {"digests": dict(digests)}
-    keys = set(_keys(pairs["train"]) if len(pairs["train"]) <= LARGE else ())
+    few = pairs["train"] if len(pairs["train"]) <= LARGE else pairs["train"].select([])
+    of_pair, of_sentences = (torch.from_numpy(numpy.unique(found)) for found in of_pairs(few))
     trained_on = {
         "training_source": training_source,
         "training_digest": digests["train"],
         "training_pairs": len(pairs["train"]),
-        "pair_hashes": torch.tensor(sorted({_hash(*key) for key in keys}), dtype=torch.int64),
-        "sentence_hashes": torch.tensor(sorted({_hash(one) for key in keys for one in key}), dtype=torch.int64),
+        "pair_hashes": of_pair,
+        "sentence_hashes": of_sentences,
     }
     return {"digests": dict(digests), "trained_on": trained_on}
 
@@ -45,17 +48,18 @@ def count(pairs: Dataset, kept: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         pairs: The pairs.
         kept: What each of the runs has kept: `pair_hashes` and `sentence_hashes`.
     """
-    known, sentences = ({*torch.cat([one[f"{name}_hashes"] for one in kept]).tolist()} for name in ("pair", "sentence"))
-    same = sharing = 0
-    for key in _keys(pairs):
-        if _hash(*key) in known:
-            same += 1
-        elif any(_hash(sentence) in sentences for sentence in key):
-            sharing += 1
-    return same, sharing
+    known, sentences = (torch.cat([one[f"{name}_hashes"] for one in kept]).numpy() for name in ("pair", "sentence"))
+    return shared(of_pairs(pairs), known, sentences)
 
 
-def of_pairs(pairs: Dataset) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
+def shared(found: tuple[Hashes, Hashes], pairs: Hashes, sentences: Hashes) -> tuple[int, int]:
+    """Count the pairs whose hash is among others, and the rest of which a sentence's is; `found` is of `of_pairs`."""
+    same = numpy.isin(found[0], pairs)
+    sharing = numpy.isin(found[1], sentences).any(axis=1) & ~same
+    return int(same.sum()), int(sharing.sum())
+
+
+def of_pairs(pairs: Dataset) -> tuple[Hashes, Hashes]:
     """Return a hash of each pair, of shape (pairs,), and of each of its sentences, of shape (pairs, 2).
 
     They are equal where sentences differ in case and spaces alone; those of pairs, also where the order differs.
@@ -67,10 +71,6 @@ def of_pairs(pairs: Dataset) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]
         tables.append(numpy.array(rows, dtype=numpy.int64).reshape(-1, 3))
     table = numpy.concatenate(tables)
     return table[:, 0], table[:, 1:]
-
-
-def _keys(pairs: Dataset) -> list[frozenset[str]]:
-    return list(map(pair_key, pairs["sentence1"][:], pairs["sentence2"][:]))
 
 
 def _hash(*sentences: str) -> int:

@@ -39,11 +39,9 @@ def describe(data: MRPCDataModule, epoch: Mapping[str, Any], seed: int) -> dict[
         names.append("test")
     known = {name: hashes.of_pairs(data.pairs[name]) for name in names}
     splits = {name: _split(data, name, known[name][0]) for name in names}
-    (pair_hashes, sentence_hashes), validation = known["train"], data.pairs["validation"]
+    validation = data.pairs["validation"]
     for name in names[1:]:
-        same = numpy.isin(known[name][0], pair_hashes)
-        sharing = numpy.isin(known[name][1], sentence_hashes).any(axis=1) & ~same
-        splits[name] |= {"in_training": int(same.sum()), "sharing": int(sharing.sum())}
+        splits[name]["in_training"], splits[name]["sharing"] = hashes.shared(known[name], *known["train"])
     accuracy, f1 = metrics.baseline(splits["validation"]["positives"], len(validation))
     labels = numpy.array(validation["label"][:], dtype=numpy.int64)
     pairs = validation["sentence1"][:], validation["sentence2"][:], validation["idx"][:]
@@ -79,7 +77,7 @@ def describe(data: MRPCDataModule, epoch: Mapping[str, Any], seed: int) -> dict[
     }
 
 
-def _split(data: MRPCDataModule, name: str, pair_hashes: metrics.Labels) -> dict[str, Any]:
+def _split(data: MRPCDataModule, name: str, pair_hashes: hashes.Hashes) -> dict[str, Any]:
     """Describe one split.
 
     Returns:

@@ -32,9 +32,7 @@ from mrpc_lightning.text import count, duration, printable
 LIMITS = {"test": "limit_test_batches", "validate": "limit_val_batches"}
 
 
-def fit(
-    trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, run: Run, config: Any, best: str
-) -> dict[str, Any]:
+def fit(trainer: Trainer, model: ParaphraseClassifier, data: MRPCDataModule, run: Run, config: Any, best: str) -> None:
     """Score the best checkpoint on the whole validation split; write metrics and report into the run; print the table.
 
     Every process must call this function.
@@ -46,15 +44,12 @@ def fit(
         run: The run.
         config: The configuration of `fit`.
         best: The best checkpoint; empty if there was no validation.
-
-    Returns:
-        What metrics.json holds; nothing if there was no validation, nor on all processes but the first.
     """
     folder = shlex.quote(str(run.folder))
     if not best:
         why = "training ended before a validation; --trainer.val_check_interval says when one comes"
         say(trainer, f"\nnot scored: {why}\n\nrun    {folder}")
-        return {}
+        return
     epochs, steps, total_steps = trainer.current_epoch, trainer.global_step, int(trainer.estimated_stepping_batches)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
     recorder = next(callback for callback in callbacks if isinstance(callback, RunRecorder))
@@ -70,7 +65,7 @@ def fit(
     scored = page.join(data.pairs["validation"], *score(trainer, model, loader, checkpoint=best))
     probed = probes.run(trainer, model, data, scored)
     if not trainer.is_global_zero:
-        return {}
+        return
     saved = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
     training = data.pairs["train"]
     about = {
@@ -108,7 +103,6 @@ def fit(
         f"run    {folder}\nreport {run.folder / 'report.html'}\n"
         f"next   {curves}python -m mrpc_lightning predict --ckpt_path {folder} --data.predict_file new_pairs.csv",
     )
-    return content
 
 
 def evaluate(
@@ -121,7 +115,7 @@ def evaluate(
     weights: str,
     warnings: list[str],
     threshold: Calibration | None = None,
-) -> dict[str, Any]:
+) -> None:
     """Score a model as it is; write metrics, and for `test` a report, into a folder; print the table.
 
     Every process must call this function.
@@ -137,9 +131,6 @@ def evaluate(
         warnings: What the caller warns of.
         threshold: Also score the answers that it makes.
 
-    Returns:
-        What the metrics' file holds; nothing on all processes but the first.
-
     Raises:
         InputError: If the Trainer is limited to no batch.
     """
@@ -152,7 +143,7 @@ def evaluate(
     scored = page.join(data.pairs[split], *score(trainer, model, data.scoring_dataloader(split)))
     probed = probes.run(trainer, model, data, scored) if name == "test" else {}
     if not trainer.is_global_zero:
-        return {}
+        return
     title, prefix = "this checkpoint", f"{name}_"
     about: dict[str, Any] = {"checkpoint": weights, **overlap.score(scored, run.metrics.get("overlap_threshold"))}
     others = {"calibrated": calibration, "at_threshold": threshold}
@@ -169,7 +160,6 @@ def evaluate(
             say(trainer, f"with {how}, all above with 0.5: {values}")
     report = f"\nreport  {run.folder / 'test_report.html'}" if name == "test" else ""
     say(trainer, f"also in {run.folder / f'{name}_metrics.json'}{report}")
-    return content
 
 
 def write(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
@@ -102,17 +102,10 @@ def measure(labels: Labels, probabilities: Array, weights: Array | None = None) 
         }
 
 
-class Curve(NamedTuple):
-    """What each threshold gives, the highest first; each of shape (weightings, thresholds)."""
+def curve(labels: Labels, positive: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
+    """Return recall, precision and false positive rate at each threshold, from high to low.
 
-    recall: Array
-    precision: Array
-    false_positive_rate: Array
-
-
-def curve(labels: Labels, positive: Array, weights: Array | None = None) -> Curve:
-    """Return recall, precision and false positive rate at each threshold.
-
+    Each is of shape (weightings, thresholds).
     Recall is NaN without positive pairs, the false positive rate without negative ones; precision is 0 where no pair
     counts.
 
@@ -129,7 +122,7 @@ def curve(labels: Labels, positive: Array, weights: Array | None = None) -> Curv
     wrong = counted - found
     with numpy.errstate(divide="ignore", invalid="ignore"):
         precision = numpy.where(counted > 0, found / counted, 0)
-        return Curve(found / found[:, -1:], precision, wrong / wrong[:, -1:])
+        return found / found[:, -1:], precision, wrong / wrong[:, -1:]
 
 
 def both(positive: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 from datasets import Dataset
 
-from mrpc_lightning.report.metrics import Labels, Scored, best_threshold, both, margins, measure, plain
+from mrpc_lightning.report.metrics import Scored, best_threshold, both, margins, measure, plain
 
 DRAWN = 10_000  # training pairs at most: 1.4 s of a million; of MRPC's, 2,000 come within 0.004 of the best F1
 WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
@@ -49,7 +49,8 @@ def score(scored: Scored, threshold: Any) -> dict[str, Any]:
     """
     if not (isinstance(threshold, float) and 0 <= threshold <= 1):
         return {}
-    predicted = _predict(scored, threshold)
+    shares = numpy.array(list(map(share, scored.first, scored.second)), dtype=numpy.float64)
+    predicted = (shares >= threshold).astype(numpy.int64)
     found = plain(measure(scored.labels, both(predicted.astype(numpy.float64))))
     return {
         "overlap_accuracy": found["accuracy"],
@@ -57,8 +58,3 @@ def score(scored: Scored, threshold: Any) -> dict[str, Any]:
         "overlap_threshold": threshold,
         "overlap_margins": margins(scored.labels, scored.predicted, predicted),
     }
-
-
-def _predict(scored: Scored, threshold: float) -> Labels:
-    shares = numpy.array(list(map(share, scored.first, scored.second)), dtype=numpy.float64)
-    return (shares >= threshold).astype(numpy.int64)

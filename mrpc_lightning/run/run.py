@@ -247,15 +247,10 @@ def newest(logs: Path, kind: str) -> list[Path]:
 def passed_over(checkpoint: Path, logs: Path) -> list[str]:
     """Name the runs that are newer than the chosen one, but have no such checkpoint."""
     kind = "last" if checkpoint.name == "last.ckpt" else "best"
-    newer = [
-        Run(config.parent)
-        for config in sorted(logs.glob("**/config.yaml"))
-        if config.stat().st_mtime > checkpoint.stat().st_mtime
-    ]
     return [
-        f"skipped   {run.folder}: newer, but has no {kind} checkpoint"
-        for run in newer
-        if not getattr(run, kind).is_file()
+        f"skipped   {config.parent}: newer, but has no {kind} checkpoint"
+        for config in sorted(logs.glob("**/config.yaml"))
+        if config.stat().st_mtime > checkpoint.stat().st_mtime and not getattr(Run(config.parent), kind).is_file()
     ]
 
 
