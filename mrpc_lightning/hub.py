@@ -11,22 +11,17 @@ from mrpc_lightning.errors import InputError
 
 
 @functools.cache
-def use_cache_if_unreachable() -> bool:
+def use_cache_if_unreachable() -> None:
     """Ask the Hub once whether it is there; if it is not, make its libraries use their cache at once.
 
     Left alone, they retry each file for 23 s before they look into the cache.
-
-    Returns:
-        Whether the Hub can be reached.
     """
     if constants.HF_HUB_OFFLINE:
-        return False
+        return
     try:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
     except (OSError, transport_error()):
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-        return False
-    return True
 
 
 def transport_error() -> type[Exception]:

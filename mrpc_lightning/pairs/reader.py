@@ -114,7 +114,7 @@ class Reader:
         tables = read_chunks(Path(path), "train_file", PIECE) if path else self._tables["train"].pieces(PIECE)
         names = self.columns if values["soft_label_column"] else self.columns[:3]
         about = [names, values["label_names"], values["skip_bad_rows"], None if path else source]
-        found = large.keep(files, about, tables, lambda table: self._check_training(table), source)
+        found = large.keep(files, about, tables, lambda table: self._check("train", table), source)
         pairs, self.left_out["train"], self.digests["train"] = found
         return pairs
 
@@ -131,19 +131,14 @@ class Reader:
             if name == "validation" and not self.has("train"):
                 rank_zero_warn(f"{self.source(name)} has no validation split: a share of its pairs is held out")
             share, seed = self.values["validation_share"], self.values["split_seed"]
-            return splits.hold_out(self._check(name, table, "train"), share, seed, self.source(name))[name]
-        return self._check(split, table)
-
-    def _check(self, split: str, table: Table, source: str = "") -> Dataset:
-        if split == "train":
-            pairs, self.left_out[source or split] = self._check_training(table)
-        else:
-            labelled = split != "predict"
-            pairs, self.left_out[split] = self.check(table, labelled, skip=labelled and self.values["skip_bad_rows"])
+            pairs, self.left_out[name] = self._check(name, table)
+            return splits.hold_out(pairs, share, seed, self.source(name))[name]
+        pairs, self.left_out[split] = self._check(split, table)
         return pairs
 
-    def _check_training(self, table: Table) -> tuple[Dataset, int]:
-        return self.check(table, True, self.values["soft_label_column"] is not None, self.values["skip_bad_rows"])
+    def _check(self, split: str, table: Table) -> tuple[Dataset, int]:
+        labelled, soft = split != "predict", split == "train" and self.values["soft_label_column"] is not None
+        return self.check(table, labelled, soft, labelled and self.values["skip_bad_rows"])
 
     def _table(self, split: str, name: str) -> Table:
         """Return the table of a split; of validation pairs that are held out, that of the training pairs."""

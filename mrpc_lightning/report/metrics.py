@@ -253,10 +253,8 @@ def table(metrics: Mapping[str, Any], title: str, positive: str) -> str:
         title: What was scored.
         positive: Name of the positive class.
     """
-    larger, cells = metrics["baseline_accuracy_class"], []
-    for name in ("accuracy", "f1", "loss"):
-        bounds = metrics["intervals"][name]
-        cells.append(number(metrics[name]) + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""))
+    larger = metrics["baseline_accuracy_class"]
+    cells = [with_interval(metrics[name], metrics["intervals"][name]) for name in ("accuracy", "f1", "loss")]
     # A baseline answers one class: for accuracy the larger one, for F1 the positive one.
     baselines = {f'always "{name}"': ["", "", ""] for name in dict.fromkeys((larger, positive))}
     baselines[f'always "{larger}"'][0] = number(metrics["baseline_accuracy"])
@@ -277,3 +275,8 @@ def number(value: float | None, form: str = "{:.4f}") -> str:
     """Write a metric; a dash if the pairs do not have it."""
     # 0.94375 is 0.9438, though the nearest binary number lies below it.
     return "-" if value is None else form.format(value + 1e-9)
+
+
+def with_interval(value: float | None, bounds: Sequence[float] | None) -> str:
+    """Write a metric with its interval."""
+    return number(value) + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.report.metrics import number
+from mrpc_lightning.report.metrics import number, with_interval
 from mrpc_lightning.run.resume import show
 from mrpc_lightning.run.run import Run, flatten
 from mrpc_lightning.text import as_markdown
@@ -100,8 +100,3 @@ def render(runs: Sequence[dict[str, Any]], kind: str) -> str:
     if len(sources) > 1:
         notes.append("not all were scored on the same pairs: compare only those that were")
     return as_markdown(rows) + "\n" + "".join(f"{note}\n" for note in notes)
-
-
-def with_interval(value: float | None, bounds: Sequence[float] | None) -> str:
-    """Write a metric with its interval."""
-    return number(value) + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")

@@ -41,7 +41,7 @@ class Search:
     """
 
     def __init__(self, study: Path, ranges: Sequence[str], trials: int, seeds: int, folds: int | None) -> None:
-        self.study, self.ranges, self.trials, self.seeds, self.folds = study, ranges, trials, seeds, folds
+        self.study, self.ranges, self.size, self.seeds, self.folds = study, ranges, trials, seeds, folds
         self.space = space(ranges)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -64,20 +64,15 @@ class Search:
         """Let Optuna choose another setting; return false if there are enough."""
         with self._locked():
             study = self._load()
-            if len(self._trials(study)) >= self.trials:
+            if len(self._trials(study)) >= self.size:
                 return False
             study.ask(self.space)
             return True
 
-    @property
-    def size(self) -> int:
-        """How many settings there are to be."""
-        return self.trials
-
     def to_come(self) -> int:
         """Return how many units are still to be added, if none of the settings to come is pruned."""
         with self._locked():
-            return max(0, self.trials - len(self._trials(self._load()))) * self.seeds
+            return max(0, self.size - len(self._trials(self._load()))) * self.seeds
 
     def pruned(self) -> dict[Setting, bool]:
         """Return all settings so far, and whether each was pruned."""

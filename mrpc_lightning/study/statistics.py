@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy
 from scipy import stats
 
-from mrpc_lightning.report.metrics import Array, Labels, both, measure
+from mrpc_lightning.report.metrics import Array, Labels, both, measure, percentiles
 
 LEVEL, POWER, POINT = 0.05, 0.8, 0.01
 RESAMPLES = 9999
@@ -150,9 +150,6 @@ def over_seeds_and_pairs(
     scores = [[measure(labels, both(one), weights) for one in setting] for setting in (ours, theirs)]
     for name in names:
         first, second = (numpy.array([one[name] for one in setting]) for setting in scores)  # (seeds, resamples)
-        means = numpy.take_along_axis(first - second, drawn, axis=0).mean(axis=0)
-        means = means[~numpy.isnan(means)]  # a resample may lack one of the classes
-        if len(means):
-            low, high = numpy.percentile(means, (2.5, 97.5))
-            bounds[name] = (float(low), float(high))
+        if span := percentiles(numpy.take_along_axis(first - second, drawn, axis=0).mean(axis=0)):
+            bounds[name] = span
     return bounds

@@ -1,5 +1,6 @@
 """One study, from its settings to its tables."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class Study:
         self, plan: Grid | Search, recipe_of: Callable[[Setting], dict[str, Any]], words: Sequence[str], workers: int
     ) -> None:
         self.plan, self.folder, self.words, self.workers = plan, plan.study, words, workers
-        self._recipe_of, self._recipes = recipe_of, dict[Setting, dict[str, Any]]()
+        self.recipe_of = functools.cache(recipe_of)
 
     def run(self, soup: bool, distill: bool) -> None:
         """Do what is left, and write the tables.
@@ -115,12 +116,6 @@ class Study:
         finally:
             bar.close()
         return work
-
-    def recipe_of(self, setting: Setting) -> dict[str, Any]:
-        """Return the recipe of a setting."""
-        if setting not in self._recipes:
-            self._recipes[setting] = self._recipe_of(setting)
-        return self._recipes[setting]
 
     def check_recipes(self) -> None:
         """Check that the runs that are there are of the settings that they are counted for.

@@ -168,16 +168,13 @@ def claimed(unit: Unit) -> Iterator[bool]:
     """Claim a unit, if no other worker has it and no process trains its run; yield whether it is ours."""
     path = Run(unit.study).path(f"claims/{unit.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    claim = FileLock(path)
     try:
-        claim.acquire(timeout=0)
+        claim = FileLock(path).acquire(timeout=0)
     except Timeout:
         yield False
         return
-    try:
+    with claim:
         yield not unit.run.is_training
-    finally:
-        claim.release()
 
 
 def last_line(log: Path) -> str:
