@@ -23,6 +23,7 @@ CONTESTANTS = {
     "HF Trainer, bf16, grouped by length": ("hf_trainer.py", "best"),
     "the same, eager attention": ("hf_trainer.py", "best-eager"),
     "accelerate's MRPC example, bf16": ("accelerate_loop.py", ""),
+    "sentence-transformers' CrossEncoder, bf16": ("cross_encoder.py", ""),
     "bare PyTorch loop, our settings": ("bare_loop.py", ""),
     "mrpc_lightning": ("ours.py", ""),
 }

@@ -1,6 +1,6 @@
 """What encoders cost and need: the table of docs/encoder.md.
 
-    python benchmarks/encoders.py --rounds 5
+    python benchmarks/encoders.py --rounds 3
 
 Nothing is downloaded: sizes follow from the shapes, and speed is measured on this CPU with random weights.
 """
