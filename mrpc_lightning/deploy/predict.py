@@ -56,8 +56,9 @@ def check(config: Any) -> None:
         others = {"--output": output, "--glue": config.glue, "data.predict_file": config.pair is not None and file}
         for name in filter(others.get, others):
             raise InputError(f"{name}: {printing} prints what it predicts, and writes no file; leave one out")
-    elif file and any(same(one, output) for one in find_files(Path(file), f"data.predict_file {file}")):
-        raise InputError(f"--output {output}: is what data.predict_file reads; give another")
+    for name in ("predict_file", "train_file", "validation_file", "test_file"):
+        if reads(config.data[name], output):
+            raise InputError(f"--output {output}: is what data.{name} reads; give another")
     if output is not None:
         path = Path(output)
         if path.suffix.lower() not in ENDINGS:
@@ -71,9 +72,13 @@ def check(config: Any) -> None:
         raise InputError("trainer.limit_predict_batches: predict scores every pair; give it a shorter file")
 
 
-def same(file: Path, output: str | None) -> bool:
-    """Say whether a file that is read is the one to be written."""
-    return output is not None and file.resolve() == Path(output).resolve()
+def reads(source: str | None, output: str | None) -> bool:
+    """Say whether the file to be written is among those that a key names."""
+    if source is None or output is None:
+        return False
+    with contextlib.suppress(InputError):  # a file that has gone is named where it is read
+        return any(file.resolve() == Path(output).resolve() for file in find_files(Path(source), source))
+    return False
 
 
 def run(

@@ -316,8 +316,24 @@ def test_a_prediction_comes_before_the_next_line_is_read(trained: Path) -> None:
     found = predictor.predict_lines(lines())
     next(found)
     assert asked == [0]
-    with pytest.raises(InputError, match="line 1"):
-        next(predictor.predict_lines(['{"sentence1": "a"}\n']))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"sentence1": "a"}', "line 2: no JSON object with sentence1 and sentence2"),
+        (b"one sentence alone", "line 2: not two sentences with a tab between them"),
+        (b"a\tb\tc", "line 2: not two sentences"),
+        (b"Rents rose\t ", "line 2: sentence2 is empty or no text"),
+        (b'{"sentence1": "a", "sentence2": 5}', "line 2: sentence2 is empty or no text"),
+        (b'{"sentence1": "a", "sentence2": "\\ud800"}', "line 2: holds half a character, and is no text"),
+        (b"caf\xe9\tb", "line 1 or soon after: not UTF-8"),
+    ],
+)
+def test_a_line_that_holds_no_pair_is_named(trained: Path, line: bytes, reason: str) -> None:
+    pipe = io.TextIOWrapper(io.BytesIO(b"Rents rose\tRents fell\n" + line + b"\n"), encoding="utf-8")
+    with pytest.raises(InputError, match=f"standard input, {reason}"):
+        list(Predictor.from_run("best").predict_lines(pipe))
 
 
 def test_a_json_object_has_the_columns_that_a_file_has(
@@ -353,6 +369,7 @@ def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
     assert ".csv, .tsv, .jsonl, .parquet" in fails(capsys, [*words, "--output=found.xlsx"])
     assert "data.predict_file reads; give another" in fails(capsys, [*words, "--output=validation.csv"])
+    assert "data.train_file reads; give another" in fails(capsys, [*words, "--output=train.csv"]), "the run's pairs"
     assert "leave --output out" in fails(capsys, [*words, "--output=found.csv", "--glue"])
     assert "--pair prints what it predicts" in fails(capsys, [*words, "--pair", "a", "b"])
     for flag in ("--output=found.csv", "--glue"):
