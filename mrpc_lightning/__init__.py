@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from mrpc_lightning.data import MRPCDataModule
     from mrpc_lightning.deploy.predictor import Predictor
     from mrpc_lightning.model import ParaphraseClassifier
+    from mrpc_lightning.pairs.tables import Prediction
     from mrpc_lightning.run.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["MRPCDataModule", "ParaphraseClassifier", "Predictor", "Run", "main"]
+__all__ = ["MRPCDataModule", "ParaphraseClassifier", "Prediction", "Predictor", "Run", "main"]
 _PLACES = {
     "MRPCDataModule": "mrpc_lightning.data",
     "ParaphraseClassifier": "mrpc_lightning.model",
+    "Prediction": "mrpc_lightning.pairs.tables",
     "Predictor": "mrpc_lightning.deploy.predictor",
     "Run": "mrpc_lightning.run.run",
     "main": "mrpc_lightning.cli.app",

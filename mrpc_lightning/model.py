@@ -1,6 +1,6 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from inspect import signature
-from typing import Any
+from typing import Any, overload
 
 import torch
 from lightning.pytorch import LightningModule
@@ -119,6 +119,12 @@ class ParaphraseClassifier(LightningModule):
             raise InputError(f"its weights do not fit its own configuration: {reason}") from error
         return model
 
+    @overload
+    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, pairs: Any, batch_size: int = 64) -> Any: ...
+
     def predict(self, pairs: Any, batch_size: int = 64) -> Any:
         """Say of pairs of sentences whether they mean the same, in the precision of the run's training.
 
@@ -148,8 +154,6 @@ class ParaphraseClassifier(LightningModule):
                 found[rows] = self.predict_step(batch, 0).cpu().view(len(rows), -1, 2).mean(dim=1)
         names = self.hparams["label_names"]
         return [Prediction(names[int(b > a)], dict(zip(names, (a, b), strict=True))) for a, b in found.tolist()]
-
-    # The encoder is made late: a checkpoint brings its own configuration and needs no pretrained weights.
 
     def setup(self, stage: str) -> None:
         """Load the encoder, unless a checkpoint has already made it.

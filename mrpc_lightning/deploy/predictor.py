@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy
 import torch
@@ -79,6 +79,12 @@ class Predictor:
             return cls(ParaphraseClassifier.restore(content), device, found)
         except InputError as error:
             raise InputError(f"ckpt_path {checkpoint}: {error}") from error
+
+    @overload
+    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, pairs: Any, batch_size: int = 64) -> Any: ...
 
     def predict(self, pairs: Any, batch_size: int = 64) -> Any:
         """Return a prediction for each pair, or a table with predictions; see `ParaphraseClassifier.predict`."""
