@@ -309,6 +309,15 @@ def test_help_is_shown_before_anything_heavy_is_imported() -> None:
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.parametrize(("word", "shown"), [("--version", "mrpc_lightning 0.1.0"), ("--help", "\\n  describe +say")])
+def test_the_program_says_its_version_and_its_subcommands(
+    word: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([word])
+    assert not stopped.value.code and re.search(shown, capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--trainer.max_epochs", "3", "-h"]])
 def test_help_names_the_flags_that_matter_and_how_to_see_the_rest(
     words: list[str], capsys: pytest.CaptureFixture[str]

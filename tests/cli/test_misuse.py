@@ -132,6 +132,25 @@ BEFORE_A_RUN = {
     ),
     "no such checkpoint": (["test", "--ckpt_path=nope"], "--ckpt_path nope: no nope"),
     "not a checkpoint": (["test", "--ckpt_path=train.csv"], "--ckpt_path train.csv: not a readable checkpoint"),
+    "a run and none": (["test", "--ckpt_path=none", "--run=version_1"], "--run: --ckpt_path none means no run"),
+    "compiled and computed again": (
+        ["fit", "--model.compile=true", "--data.pad_to_multiple_of=16", "--model.gradient_checkpointing=true"],
+        "--model.compile true: was not tried with --model.gradient_checkpointing",
+    ),
+    "compiled and sharded": (
+        ["fit", "--model.compile=true", "--data.pad_to_multiple_of=16", "--trainer.strategy=fsdp"],
+        "--model.compile true: was not tried with --trainer.strategy fsdp",
+    ),
+    "two machines by hand": (["fit", "--trainer.num_nodes=2"], "num_nodes 2: start the processes with torchrun"),
+    "checkpoints elsewhere": (["fit", "--model_checkpoint.dirpath=x"], "dirpath: checkpoints lie in the run's folder"),
+    "a folder in a run's": (["fit", "--trainer.logger.sub_dir=x"], "--trainer.logger.sub_dir: a run has one folder"),
+    "a second last.ckpt": (
+        ["fit", "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_last=true"],
+        "--trainer.callbacks: ModelCheckpoint's save_last writes over last.ckpt",
+    ),
+    "no runs": (["runs", "."], "error: .: holds no run; give another folder"),
+    "no such order": (["runs", "--sort=worst"], "--sort: invalid choice: 'worst'"),
+    "no such tokenizer": (["fit", "--model.model_name=unpadded"], "unpadded: its tokenizer has no padding token"),
 }
 
 # name: (what is done to a finished run's folder, the command, what the line says)
@@ -168,6 +187,30 @@ AFTER_A_RUN: dict[str, tuple[Callable[[], object], list[str], str]] = {
         lambda: shutil.copy(LAST, "moved.ckpt"),
         ["fit", "--ckpt_path=moved.ckpt", "--trainer.max_epochs=2"],
         "a run is resumed in its own folder: put the file back as RUN/checkpoints/last.ckpt",
+    ),
+    "a link to another place": (
+        lambda: (
+            shutil.copy(LAST, "elsewhere.ckpt"),
+            Path(LAST).unlink(),
+            Path(LAST).symlink_to(Path("elsewhere.ckpt").absolute()),
+        ),
+        ["fit", f"--ckpt_path={LAST}", "--trainer.max_epochs=2"],
+        "last.ckpt: is a link; a run's checkpoints are files in its own folder",
+    ),
+    "one that a user's own callback wrote": (
+        lambda: change(LAST, lambda content: content.pop("processes")),
+        RESUME,
+        "last.ckpt: not written to be resumed, as last.ckpt is; it can be scored",
+    ),
+    "a key that appends": (
+        lambda: edit_recipe(lambda recipe: recipe["model"].update({"label_names+": "x"})),
+        RESUME,
+        "config.yaml: damaged: --model.label_names\\+ is no key",
+    ),
+    "a trial of an export": (
+        lambda: None,
+        ["export", "--to=x", "--trainer.fast_dev_run=true"],
+        "--trainer.fast_dev_run: export has nothing to try",
     ),
     "another run's name": (lambda: None, ["test", "--run=version_7"], "no such run in tb_logs, only mrpc/version_0"),
     "a name of two": (
@@ -399,6 +442,9 @@ def test_a_bad_command_is_one_line_with_exit_code_2(
     if any("headless" in word for word in words):
         shutil.copytree(encoder, "headless")
         BertModel(BertConfig.from_pretrained(encoder)).save_pretrained("headless")
+    if any("unpadded" in word for word in words):
+        shutil.copytree(encoder, "unpadded")
+        Path("unpadded/tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     if words[:1] == ["fit"]:
         words = ["fit", *arguments, *words[1:]]
     if case == "missing data folder":

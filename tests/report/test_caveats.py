@@ -136,6 +136,13 @@ def test_pairs_that_were_cut_are_counted(project: Path, arguments: list[str]) ->
     assert line in warnings()
 
 
+def test_rows_that_were_left_out_are_counted(project: Path, arguments: list[str]) -> None:
+    write_csv(project / "train.csv", [*make_rows(60), ("", "no first sentence", 1), ("no second", " ", 0)])
+    main(["fit", *arguments, "--data.skip_bad_rows=true"])
+    assert json.loads((RUN / "metrics.json").read_text())["rows_left_out"] == {"train": 2}
+    assert any(re.match(r"2 rows of .*train.csv.* left out, as data.skip_bad_rows says", line) for line in warnings())
+
+
 def test_a_schedule_that_does_not_reach_its_end_is_warned_of_unless_early_stopping_ended_it(
     project: Path, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

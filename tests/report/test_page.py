@@ -193,6 +193,17 @@ def test_legends_lie_outside_of_the_pictures_axes() -> None:
             assert box.y1 <= axes.get_tightbbox().y0 + 1 and box.x0 >= 0 and box.x1 <= picture.bbox.x1, name
 
 
+def test_the_picture_of_differences_has_each_mean_and_both_intervals_in_points() -> None:
+    rows = [("a", 0.01, (-0.01, 0.03), (-0.05, 0.07)), ("b", -0.02, (-0.03, -0.01), None)]
+    [axes] = plots.differences(rows).axes
+    drawn = [(line.get_xdata(), set(line.get_ydata())) for line in axes.lines[:-1]]
+    expected = [([-5, 7], 0), ([-1, 3], 0), ([1], 0), ([-3, -1], 1), ([-2], 1)]
+    for (values, heights), (ends, row) in zip(drawn, expected, strict=True):
+        assert [*values] == pytest.approx(ends) and heights == {row}
+    assert axes.yaxis.get_major_formatter().format_ticks(axes.get_yticks()) == ["a", "b"]
+    assert [*axes.lines[-1].get_xdata()] == [0, 0], "no difference"
+
+
 def test_a_report_of_one_class_and_of_one_pair_can_be_made(trained: Path) -> None:
     for rows in ([("a b", "a c", 1)], [("a b", "a c", 0)] * 3, [("a b", "a c", 1), ("a", "b", 0)]):
         write_csv(trained / "few.csv", rows)

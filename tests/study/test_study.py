@@ -20,6 +20,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from mrpc_lightning import main
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.study import tables
 from mrpc_lightning.study.plan import Unit, settings, units
 
 GRID = ["--grid", "model.learning_rate=1e-3,3e-3"]
@@ -88,6 +89,8 @@ def test_a_grid_that_makes_no_sense_is_refused(grid: list[str], reason: str) -> 
         (["--ckpt_path=last"], "--ckpt_path: a study makes runs of its own"),
         (["--trainer.logger=false"], "TensorBoardLogger or CSVLogger"),
         (["somewhere", "--seeds=2"], "unexpected argument somewhere"),
+        (["--trainer.fast_dev_run=true"], "a study compares whole runs; try one with fit"),
+        (["--search", "model.warmup=0..1", "model.warmup=0..2"], "the same key twice"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused_before_anything_runs(
@@ -133,6 +136,10 @@ def test_the_tables_are_those_of_the_runs(
     page = (STUDY / "study.html").read_text()
     assert page.count("<svg") >= 1 and "too few seeds to tell" in page
     assert not re.search(r'(?:src|href)="(?!#)', page)
+    # More seeds have intervals, which a second picture shows.
+    more = [{**one, "interval": [-0.01, 0.03], "over_pairs": [-0.05, 0.07]} for one in found["comparisons"]]
+    known = tables.page({**found, "comparisons": more}, "a study", 2, "")
+    assert known.count("<svg") == page.count("<svg") + 1 and "[-1.00, +3.00]" in known
     # A table of other settings says whose runs it leaves out.
     main(["study", *arguments, "--seeds=2", "--grid", "model.learning_rate=1e-3"])
     assert "not in this table: the runs of learning_rate=3e-3" in capsys.readouterr().out
