@@ -100,13 +100,13 @@ def seconds(shape: Shape, steps: int = STEPS) -> float:
     return scaling.timed(step, steps)
 
 
-def row(name: str) -> list[str]:
-    """Return an encoder's row, but for its speed."""
+def row(name: str, speed: str) -> list[str]:
+    """Return an encoder's row."""
     shape, tokenizer, case = ENCODERS[name]
     count = scaling.describe(shape).parameters
     sizes = [f"{one / 1e6:,.0f} MB" for one in (DOWNLOAD.get(name, 4 * count), BEST * count, LAST * count)]
-    needs = [f"{longest(shape):,}", tokenizer, case, f"{memory(shape) / scaling.GIB:.1f} GiB"]
-    return [f"`{name}`", f"{count / 1e6:.0f} M", *sizes, *needs]
+    needs = [f"{memory(shape) / scaling.GIB:.1f} GiB", f"{longest(shape):,}", tokenizer, case]
+    return [f"`{name}`", f"{count / 1e6:.0f} M", speed, *needs, *sizes]
 
 
 def print_table() -> None:
@@ -118,9 +118,9 @@ def print_table() -> None:
     times = [{name: seconds(shape) for name, (shape, *_) in ENCODERS.items()} for _ in rounds]
     base, *_ = ENCODERS
     speeds = [f"{statistics.median(one[base] / one[name] for one in times):.2f}" for name in ENCODERS]
-    sizes = ["encoder", "parameters", "download", "`best.ckpt`", "`last.ckpt`"]
-    header = [*sizes, "longest input", "tokenizer", "case", "GPU memory", "speed"]
-    print(scaling.table(header, [[*row(name), speed] for name, speed in zip(ENCODERS, speeds, strict=True)]))
+    needs = ["speed", "GPU memory", "longest input", "tokenizer", "case"]
+    header = ["encoder", "parameters", *needs, "download", "best.ckpt", "last.ckpt"]
+    print(scaling.table(header, list(map(row, ENCODERS, speeds))))
     rate = PAIRS / statistics.median(one[base] for one in times)
     print(f"\nspeed 1.00 is {rate:.1f} pairs a second, in {' '.join(choose_precision(None, 'cpu'))}")
 
