@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, overload
 
@@ -120,7 +120,7 @@ class ParaphraseClassifier(LightningModule):
         return model
 
     @overload
-    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]: ...
+    def predict(self, pairs: Sequence[tuple[str, str]], batch_size: int = 64) -> list[Prediction]: ...
 
     @overload
     def predict(self, pairs: Any, batch_size: int = 64) -> Any: ...

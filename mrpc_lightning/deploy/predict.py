@@ -32,8 +32,8 @@ from mrpc_lightning.deploy.tables import ENDINGS
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.pairs.checks import describe, unusable
-from mrpc_lightning.pairs.files import Table, find_files
-from mrpc_lightning.pairs.tables import PROBLEM, Predicted, check_names, new_columns
+from mrpc_lightning.pairs.files import Table, find_files, read_chunks
+from mrpc_lightning.pairs.tables import PREDICTION, PROBLEM, Predicted, check_names, new_columns
 from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.run import replacing
@@ -56,9 +56,8 @@ def check(config: Any) -> None:
         others = {"--output": output, "--glue": config.glue, "data.predict_file": config.pair is not None and file}
         for name in filter(others.get, others):
             raise InputError(f"{name}: {printing} prints what it predicts, and writes no file; leave one out")
-    for name in ("predict_file", "train_file", "validation_file", "test_file"):
-        if reads(config.data[name], output):
-            raise InputError(f"--output {output}: is what data.{name} reads; give another")
+    elif file:
+        find_files(Path(file), f"data.predict_file {file}")  # one that is missing is named before anything is loaded
     if output is not None:
         path = Path(output)
         if path.suffix.lower() not in ENDINGS:
@@ -67,17 +66,17 @@ def check(config: Any) -> None:
             raise InputError("--glue: writes MRPC.tsv into the run's folder; leave --output out")
         if path.is_dir():
             raise InputError(f"--output {path}: is a folder; give a file")
+        if path.exists() and not is_replaceable(path):
+            raise InputError(f"--output {path}: is there, and holds no predictions; give another name, or delete it")
     limit = config.trainer.limit_predict_batches
     if limit is not None and (isinstance(limit, int) or limit != 1.0):  # 1 is a batch, 1.0 all of them
         raise InputError("trainer.limit_predict_batches: predict scores every pair; give it a shorter file")
 
 
-def reads(source: str | None, output: str | None) -> bool:
-    """Say whether the file to be written is among those that a key names."""
-    if source is None or output is None:
-        return False
-    with contextlib.suppress(InputError):  # a file that has gone is named where it is read
-        return any(file.resolve() == Path(output).resolve() for file in find_files(Path(source), source))
+def is_replaceable(path: Path) -> bool:
+    """Say whether a file is empty, or a table of predictions: anything else may be somebody's pairs."""
+    with contextlib.suppress(InputError):
+        return not path.stat().st_size or PREDICTION in next(read_chunks(path, "output", 1)).columns
     return False
 
 

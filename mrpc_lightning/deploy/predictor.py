@@ -1,7 +1,7 @@
 """Predictions in code and in a pipe: a trained model on a device."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -81,7 +81,7 @@ class Predictor:
             raise InputError(f"ckpt_path {checkpoint}: {error}") from error
 
     @overload
-    def predict(self, pairs: Iterable[tuple[str, str]], batch_size: int = 64) -> list[Prediction]: ...
+    def predict(self, pairs: Sequence[tuple[str, str]], batch_size: int = 64) -> list[Prediction]: ...
 
     @overload
     def predict(self, pairs: Any, batch_size: int = 64) -> Any: ...

@@ -10,6 +10,7 @@ from mrpc_lightning.pairs.checks import unusable
 from mrpc_lightning.pairs.files import Table
 from mrpc_lightning.pairs.sources import from_memory
 
+PREDICTION = "prediction"  # the first column that is added
 PROBLEM = "problem"  # the column that says why a row has no prediction
 
 
@@ -36,7 +37,7 @@ class Predicted(NamedTuple):
 
 def new_columns(label_names: Sequence[str], has_bad: bool) -> list[str]:
     """Return the names of the columns that are added; the last one only where a row could not be scored."""
-    return ["prediction", *(f"probability_{name}" for name in label_names), *[PROBLEM] * has_bad]
+    return [PREDICTION, *(f"probability_{name}" for name in label_names), *[PROBLEM] * has_bad]
 
 
 def check_names(table: Table, names: Sequence[str]) -> None:

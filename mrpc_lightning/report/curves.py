@@ -114,7 +114,8 @@ def diagnose(
     names = {"val_loss": "validation loss went", "val_accuracy": "accuracy", "val_f1": "F1"}
     steps = ", ".join(f"{title} from {before[name]:.3f} to {last[name]:.3f}" for name, title in names.items())
     if rising or (lowest is last and last["val_loss"] < before["val_loss"] - FALL * scale):
-        return Diagnosis("still learning", f"in the last epoch {steps}", f"Try {more}.")
+        why = "accuracy or F1 is the highest so far" if rising else "validation loss still falls"
+        return Diagnosis("still learning", f"in the last epoch {steps}: {why}", f"Try {more}.")
     return Diagnosis(
         "settled",
         f"in the last epoch {steps}; in all of them {training}",

@@ -55,7 +55,7 @@ class Run:
                 if name is not None:
                     raise InputError(
                         f"{run.folder}: holds a run already; --ckpt_path {run.folder} resumes it; for a new run give "
-                        "the logger another version"
+                        "another --trainer.logger.name, or --trainer.logger.version"
                     ) from error
                 number += 1
             else:
@@ -150,7 +150,9 @@ class Run:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise InputError(f"{self.folder}: another process is training this run; wait for it, or stop it") from error
+            raise InputError(
+                f"{self.folder}: another process is training this run; wait for it, or name another with --ckpt_path"
+            ) from error
 
     @property
     def is_training(self) -> bool:

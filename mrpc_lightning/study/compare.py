@@ -10,7 +10,7 @@ from scipy import stats
 
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.report.metrics import Array, Labels, both, measure, plain
-from mrpc_lightning.run.run import Run
+from mrpc_lightning.run.run import LOGS, Run
 from mrpc_lightning.study import results, statistics
 from mrpc_lightning.study.predictions import Pair, Predictions
 from mrpc_lightning.study.results import METRICS
@@ -101,6 +101,8 @@ def find(name: str) -> list[Run]:
         InputError: If there is none.
     """
     folder = Path(name)
+    if not folder.exists() and (LOGS / name).is_dir():  # as --run names it
+        folder = LOGS / name
     if not folder.is_dir():
         what = "is a file; a run's predictions are those of its best checkpoint" if folder.exists() else "is not there"
         raise InputError(f"{name}: {what}; give a run's folder, or a folder of runs")
@@ -175,7 +177,8 @@ def over_seeds(sides: Sequence[Side], labels: Labels, pairs: Sequence[Pair]) -> 
             scored[str(run.folder)] = Predictions(tuple(pairs), labels, positive)
             runs.append({"seed": seed, "folder": str(run.folder), **plain(measure(labels, both(positive)))})
         if len({*side.seeds}) < len(side.seeds):
-            raise InputError(f"{side.name}: two of its runs have the same seed; give one run a seed")
+            twice = [run["folder"] for run in runs if side.seeds.count(run["seed"]) > 1]
+            raise InputError(f"{side.name}: {' and '.join(twice)} have the same seed; give one run a seed")
         if len({*side.seeds} & {*sides[0].seeds}) < 2:
             other = sides[0].name
             raise InputError(f"{side.name}: shares fewer than two seeds with {other}; give runs of the same seeds")

@@ -103,12 +103,13 @@ def read(unit: Unit) -> dict[str, Any]:
     """
     run, metrics, scores = unit.run, unit.run.metrics, unit.scores
     last = (metrics.get("epochs") or [{}])[-1].get("val_f1")
+    is_part = run.config["trainer"].get("limit_val_batches") not in (None, 1.0)  # what was validated in training
     return {
         "seed": unit.seed,
         "folder": str(run.folder),
         "split": unit.scored_on,
         **{name: scores.get(name) for name in ("f1", "accuracy", *ABOUT)},
-        "last_f1": None if unit.fold else last,
+        "last_f1": None if unit.fold or is_part else last,
         "from_ancestors": metrics.get("pairs_in_ancestors", 0)
         + (scores.get("pairs_in_ancestors", 0) if unit.fold else 0),
         "collapsed": str(metrics.get("diagnosis", "")).startswith("Collapsed"),

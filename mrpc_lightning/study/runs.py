@@ -89,7 +89,8 @@ def render(runs: Sequence[dict[str, Any]], kind: str) -> str:
     header += ["encoder"] * (len(encoders) > 1) + ["scored on"] * (len(sources) > 1)
     rows = [header]
     for run in runs:
-        settings = ", ".join(f"{key.rpartition('.')[2]} {show(value)}" for key, value in run["settings"].items())
+        known = {key.rpartition(".")[2]: value for key, value in run["settings"].items() if value is not None}
+        settings = ", ".join(f"{key} {show(value)}" for key, value in known.items())
         kept = f"{run['epoch']} of {run['epochs']}" if run["epoch"] else str(run["epochs"] or "-")
         scores = [with_interval(run[name], run["intervals"][name]) for name in ("f1", "accuracy")]
         scores.append(number(run["loss"]))

@@ -368,8 +368,6 @@ def test_an_unknown_kind_of_table_is_refused_before_anything_is_read(
 ) -> None:
     words = ["predict", CPU, "--data.predict_file=validation.csv"]
     assert ".csv, .tsv, .jsonl, .parquet" in fails(capsys, [*words, "--output=found.xlsx"])
-    assert "data.predict_file reads; give another" in fails(capsys, [*words, "--output=validation.csv"])
-    assert "data.train_file reads; give another" in fails(capsys, [*words, "--output=train.csv"]), "the run's pairs"
     assert "leave --output out" in fails(capsys, [*words, "--output=found.csv", "--glue"])
     assert "--pair prints what it predicts" in fails(capsys, [*words, "--pair", "a", "b"])
     for flag in ("--output=found.csv", "--glue"):
@@ -459,4 +457,36 @@ def test_files_of_a_pattern_compressed_or_not_are_one_table(trained: Path, capsy
     for one, two in zip(read(Path("out.csv")), read(RUN / "predictions.csv"), strict=True):
         assert [one[name] for name in COLUMNS[:4]] == [two[name] for name in COLUMNS[:4]]
         assert float(one[COLUMNS[5]]) == pytest.approx(float(two[COLUMNS[5]]), abs=1e-5)
-    assert "reads; give another" in fails(capsys, ["predict", CPU, "--data.predict_file=part-*", "--output=part-2.csv"])
+    words = ["predict", CPU, "--data.predict_file=part-*", "--output=part-2.csv"]
+    assert "is there, and holds no predictions" in fails(capsys, words)
+
+
+def test_no_file_is_replaced_but_an_earlier_table_and_an_empty_file(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", CPU, "--data.predict_file=validation.csv"]
+    Path("notes.csv").write_text("what,when\npaint the fence,soon\n")
+    Path("link.csv").symlink_to("train.csv")
+    Path("broken.parquet").write_bytes(b"PAR1")
+    for name in ("validation.csv", "train.csv", "./train.csv", "link.csv", "notes.csv", "broken.parquet"):
+        before = Path(name).read_bytes()
+        message = fails(capsys, [*words, f"--output={name}"])
+        assert f"--output {Path(name)}: is there, and holds no predictions" in message
+        assert Path(name).read_bytes() == before
+    for ending in ("csv", "tsv", "jsonl", "parquet"):
+        path = Path(f"found.{ending}")
+        path.touch()
+        main([*words, f"--output={path}"])
+        before = path.read_bytes()
+        main([*words, f"--output={path}"])
+        assert path.read_bytes() == before != b""
+
+
+def test_a_missing_file_is_named_before_anything_is_loaded(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").unlink()  # a prediction needs it no more
+    main(["predict", CPU, "--data.predict_file=validation.csv", "--output=found.csv"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["predict", CPU, "--data.predict_file=nope.csv"])
+    printed = capsys.readouterr()
+    assert "nope.csv: no such file" in printed.err and "loaded" not in printed.out

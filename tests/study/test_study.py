@@ -20,6 +20,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from mrpc_lightning import main
 from mrpc_lightning.errors import InputError
+from mrpc_lightning.report import plots
 from mrpc_lightning.study import tables
 from mrpc_lightning.study.plan import Unit, settings, units
 
@@ -139,7 +140,9 @@ def test_the_tables_are_those_of_the_runs(
     # More seeds have intervals, which a second picture shows.
     more = [{**one, "interval": [-0.01, 0.03], "over_pairs": [-0.05, 0.07]} for one in found["comparisons"]]
     known = tables.page({**found, "comparisons": more}, "a study", 2, "")
-    assert known.count("<svg") == page.count("<svg") + 1 and "[-1.00, +3.00]" in known
+    [f1] = [one for one in more if one["metric"] == "f1"]
+    picture = plots.differences([(f1["setting"], f1["mean"], (-0.01, 0.03), (-0.05, 0.07))])
+    assert plots.svg(picture) in known and "<svg" in page and known.count("<svg") == page.count("<svg") + 1
     # A table of other settings says whose runs it leaves out.
     main(["study", *arguments, "--seeds=2", "--grid", "model.learning_rate=1e-3"])
     assert "not in this table: the runs of learning_rate=3e-3" in capsys.readouterr().out
