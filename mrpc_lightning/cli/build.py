@@ -212,6 +212,7 @@ class CLI(LightningCLI):
         trainer: Any = super().instantiate_trainer(**kwargs)
         if self.run is None:  # Lightning writes a checkpoint in a trial, too
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
+        self.notes += resume.elsewhere(self.content.get("made_with", {}), trainer)
         before = self.content.get("world_size", trainer.world_size)
         if before != trainer.world_size:
             self.notes.append(

@@ -185,6 +185,24 @@ def test_validations_in_mid_epoch_count_are_kept_and_are_gone_on_from(
     }
 
 
+def test_a_run_that_goes_on_with_other_versions_or_threads_says_so(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = ["fit", "--ckpt_path=last"]
+    main([*resume, "--trainer.max_epochs=2"])
+    assert "changed   trainer.max_epochs" in (printed := capsys.readouterr().out) and "device" not in printed
+    content = load(LAST)
+    made_with = content["made_with"]
+    content["made_with"] = {**made_with, "device": "an abacus, 7 threads", "torch": "1.0"}
+    torch.save(content, LAST)
+    main([*resume, "--trainer.max_epochs=3"])
+    versions, computer = (
+        f"torch from 1.0 to {made_with['torch']}",
+        f"from an abacus, 7 threads to {made_with['device']}",
+    )
+    assert f"changed   {versions}, device {computer}: metrics may differ" in capsys.readouterr().out
+
+
 def test_the_best_validation_is_kept_though_it_came_in_mid_epoch(project: Path, arguments: list[str]) -> None:
     words = ["fit", *arguments, "--trainer.max_epochs=3", "--trainer.val_check_interval=3"]
     main([*words, "--early_stopping.patience=9"])
