@@ -18,7 +18,7 @@ from mrpc_lightning.data import MRPCDataModule
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import SHARED, ParaphraseClassifier
 from mrpc_lightning.origin import lineage, read_checkpoint
-from mrpc_lightning.run import rehearsal, resume
+from mrpc_lightning.run import provenance, rehearsal, resume
 from mrpc_lightning.run.checkpoint import fingerprint, record_facts, without_weights
 from mrpc_lightning.run.finite import FiniteLoss
 from mrpc_lightning.run.last_checkpoint import LastCheckpoint
@@ -212,7 +212,7 @@ class CLI(LightningCLI):
         trainer: Any = super().instantiate_trainer(**kwargs)
         if self.run is None:  # Lightning writes a checkpoint in a trial, too
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
-        self.notes += resume.elsewhere(self.content.get("made_with", {}), trainer)
+        self.notes += provenance.changes(self.content.get("made_with", {}), trainer)
         before = self.content.get("world_size", trainer.world_size)
         if before != trainer.world_size:
             self.notes.append(

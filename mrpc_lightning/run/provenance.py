@@ -2,8 +2,10 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -71,3 +73,16 @@ def describe(trainer: Trainer) -> dict[str, str | None]:
         "device": device(trainer),
         "trainer_precision": str(trainer.precision),
     }
+
+
+def changes(made_with: Mapping[str, Any], trainer: Trainer) -> list[str]:
+    """Return a line on the versions and the device that a run is resumed with and was not begun with, if there are any.
+
+    Args:
+        made_with: What the run's checkpoint says of them.
+        trainer: The Trainer that goes on.
+    """
+    now = {**versions(), "device": device(trainer)}
+    names = [name for name, value in now.items() if made_with.get(name, value) != value]
+    what = ", ".join(f"{name} {made_with[name]} -> {now[name]}" for name in names)
+    return [f"changed   {what}: metrics may differ from those of a run that was not stopped"] if what else []

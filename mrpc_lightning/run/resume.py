@@ -10,10 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
-
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.run.provenance import device, versions
 from mrpc_lightning.run.run import Run, flatten
 
 # What a flag may change when a run is resumed; docs/resume.md says of each why. Everything else shapes the training.
@@ -104,19 +101,6 @@ def check_secrets(values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if HIDDEN in str(value):
             raise InputError(f"{key}: the run's config.yaml hides the secret in it; give the flag again")
-
-
-def elsewhere(made_with: Mapping[str, Any], trainer: Trainer) -> list[str]:
-    """Return a line on the versions and the device that a run is resumed with and was not begun with, if there are any.
-
-    Args:
-        made_with: What the run's checkpoint says of them.
-        trainer: The Trainer that goes on.
-    """
-    now = {**versions(), "device": device(trainer)}
-    names = [name for name, value in now.items() if made_with.get(name, value) != value]
-    what = ", ".join(f"{name} {made_with[name]} -> {now[name]}" for name in names)
-    return [f"changed   {what}: metrics may differ from those of a run that was not stopped"] if what else []
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

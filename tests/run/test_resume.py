@@ -197,8 +197,8 @@ def test_a_run_that_goes_on_with_other_versions_or_threads_says_so(
     torch.save(content, LAST)
     main([*resume, "--trainer.max_epochs=3"])
     versions, computer = (
-        f"torch from 1.0 to {made_with['torch']}",
-        f"from an abacus, 7 threads to {made_with['device']}",
+        f"torch 1.0 -> {made_with['torch']}",
+        f"an abacus, 7 threads -> {made_with['device']}",
     )
     assert f"changed   {versions}, device {computer}: metrics may differ" in capsys.readouterr().out
 
