@@ -71,7 +71,7 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
     if not alike:
         content["best"] = None
     if content["best"] is None:
-        content["warnings"].append("no setting is called the best: none beats the baselines with all of its runs")
+        content["warnings"].append("no setting is called best: in each, runs failed or F1 is not above the baseline")
     if alike and pruned:
         means = [rank(setting) for setting in found if setting["f1"]]
         sizes = sorted({2**power for power in range(len(means).bit_length())} | {len(means)})
