@@ -40,6 +40,16 @@ def test_figures_of_a_run_agree_with_its_batches(project: Path, arguments: list[
         assert [event.step for event in events.Scalars(name)] == [1, 3, 5, 7, 9, 11, 13, 15]
 
 
+def test_a_share_above_one_of_a_peak_that_was_measured_in_a_busy_moment_is_not_said(
+    project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mrpc_lightning.run.throughput.matrix_flops", lambda *_: 1.0)
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    assert metrics["training_pairs_per_second"] > 0 and "training_model_flops_utilization" not in metrics
+    assert "MFU" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_validation_stops_the_clock(project: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from mrpc_lightning import ParaphraseClassifier

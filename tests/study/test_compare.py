@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy
 import pytest
+import yaml
 from filelock import FileLock
 from helpers import Forked, command, copy_to, fails, read_predictions, train
 from scipy import stats
@@ -74,7 +75,11 @@ def test_runs_are_listed_with_their_metrics_and_what_differs(runs: Path, capsys:
         assert (one["f1"], one["accuracy"], one["loss"]) == (metrics["f1"], metrics["accuracy"], metrics["loss"])
         assert one["intervals"]["f1"] == metrics["intervals"]["f1"] and one["state"] == "finished"
         assert one["settings"] == {"model.learning_rate": 1e-5 if "slow" in one["folder"] else 3e-3}
+    recipe = yaml.safe_load((FAST / "seed_1/config.yaml").read_text())
+    recipe["trainer"]["limit_test_batches"] = 7
+    (FAST / "seed_1/config.yaml").write_text(yaml.safe_dump(recipe))
     text = answer(capsys, "runs")
+    assert text.count("limit_test_batches 7") == text.count("limit_test_batches") == 1, "a null says nothing"
     assert len([line for line in text.splitlines() if "tb_logs/" in line]) == 4 and "learning_rate 0.003" in text
 
 
@@ -250,12 +255,20 @@ def test_what_cannot_be_compared_is_refused_in_one_line(runs: Path, capsys: pyte
     assert f"{two}: is one run, and another side has several" in fails(capsys, ["compare", str(SLOW), two])
     assert f"{two}: is one run, and another side has several" in fails(capsys, ["compare", two, str(SLOW)])
     change(FAST / "seed_2/metrics.json", seed=1)
-    assert "the same seed" in fails(capsys, ["compare", str(SLOW), str(FAST)])
+    twice = f"{FAST}/seed_1 and {FAST}/seed_2 have the same seed"
+    assert twice in fails(capsys, ["compare", str(SLOW), str(FAST)])
     lines = table(FAST / "seed_1").read_text(encoding="utf-8").splitlines(keepends=True)
     table(FAST / "seed_1").write_text(lines[0] + lines[1].replace("Rents", "Prices"), encoding="utf-8")
     assert "no pair was scored by all" in fails(capsys, ["compare", one, two])
     table(FAST / "seed_1").write_text("rubbish\n1\n", encoding="utf-8")
     assert "validation_predictions.csv: is not as a run writes it" in fails(capsys, ["compare", one, two])
+
+
+def test_a_run_in_tb_logs_is_named_as_the_flag_run_names_it(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = [str(folder / "seed_1") for folder in (SLOW, FAST)]
+    short = [name.removeprefix("tb_logs/") for name in whole]
+    found, expected = (json.loads(answer(capsys, "compare", *names, "--format=json")) for names in (short, whole))
+    assert [one["mean"] for one in found["comparisons"]] == [one["mean"] for one in expected["comparisons"]]
 
 
 def test_what_the_machine_changed_is_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
