@@ -3,37 +3,24 @@
 from typing import Any
 
 import torch
-from clock import Clock, options, read_pairs, scores
+from clock import options, read_pairs, scores
 from datasets import Dataset
+from hf_trainer import Steps
 from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import CrossEntropyLoss
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 
-class Steps(TrainerCallback):
-    """Tells the clock of steps and epochs, and scores the validation split after each of these."""
+class ScoredSteps(Steps):
+    """Also scores the validation split after each epoch."""
 
     def __init__(self, model: CrossEncoder, validation: dict[str, list[Any]]) -> None:
+        super().__init__(model)
         self.model, self.validation = model, validation
-        self.clock = Clock()
-        self.mask = torch.empty(0)
-        model.register_forward_pre_hook(self.remember)
-
-    def remember(self, _: Any, inputs: tuple[dict[str, torch.Tensor]]) -> None:
-        """Remember the batch; the step ends later."""
-        self.mask = inputs[0]["attention_mask"]
-
-    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-        """Let the clock run."""
-        self.clock.resume()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Count."""
-        self.clock.step(self.mask)
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         """Stop, and score."""
-        self.clock.pause()
+        super().on_epoch_end()
         pairs = list(zip(self.validation["sentence1"], self.validation["sentence2"], strict=True))
         with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16):
             logits = self.model.predict(pairs, batch_size=64, show_progress_bar=False)
@@ -48,7 +35,7 @@ def main() -> None:
     splits = {split: read_pairs(asked.folder / f"{split}.jsonl") for split in ("train", "validation")}
     for split in splits.values():
         split["label"] = list(map(int, split["label"]))
-    steps = Steps(model, splits["validation"])
+    steps = ScoredSteps(model, splits["validation"])
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(asked.out.parent / "st"),
         num_train_epochs=asked.epochs,

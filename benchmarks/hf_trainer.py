@@ -20,34 +20,29 @@ from transformers import (
 )
 
 
-class ClockedTrainer(Trainer):
-    """The Trainer, with the clock that all contestants have."""
-
-    clock: Clock
-
-    def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *rest: Any) -> torch.Tensor:
-        """Remember the batch; the step ends later."""
-        self.mask = inputs["attention_mask"]
-        return super().training_step(model, inputs, *rest)
-
-
 class Steps(TrainerCallback):
-    """Tells the clock of steps and epochs."""
+    """Tells the clock that all contestants have of a Trainer's steps and epochs."""
 
-    def __init__(self, trainer: ClockedTrainer) -> None:
-        self.trainer = trainer
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.clock = Clock()
+        self.mask = torch.empty(0)
+        model.register_forward_pre_hook(self.remember, with_kwargs=True)
+
+    def remember(self, _: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Remember the batch; the step ends later."""
+        self.mask = (named or given[0])["attention_mask"]
 
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
         """Let the clock run."""
-        self.trainer.clock.resume()
+        self.clock.resume()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Count."""
-        self.trainer.clock.step(self.trainer.mask)
+        self.clock.step(self.mask)
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         """Stop, before the evaluation."""
-        self.trainer.clock.pause()
+        self.clock.pause()
 
 
 def main() -> None:
@@ -89,7 +84,8 @@ def main() -> None:
         disable_tqdm=True,
         **(every_epoch if best else {}),
     )
-    trainer = ClockedTrainer(
+    steps = Steps(model)
+    trainer = Trainer(
         model,
         arguments,
         train_dataset=splits["train"],
@@ -97,12 +93,11 @@ def main() -> None:
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer) if best else default_data_collator,
         compute_metrics=compute_metrics,
+        callbacks=[steps],
     )
-    trainer.clock = Clock()
-    trainer.add_callback(Steps(trainer))
     trainer.train()
     figures = next((row for row in reversed(trainer.state.log_history) if "eval_f1" in row), None) or trainer.evaluate()
-    trainer.clock.write(asked.out, figures["eval_accuracy"], figures["eval_f1"])
+    steps.clock.write(asked.out, figures["eval_accuracy"], figures["eval_f1"])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def versions() -> dict[str, str]:
     """Return the versions of everything that can change a metric."""
-    found = {"mrpc_lightning": __version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "unknown"
-    return found
+    own = {"mrpc_lightning": __version__, "python": platform.python_version()}
+    return own | {library: version(library) for library in LIBRARIES}
 
 
 def git_commit() -> str | None:

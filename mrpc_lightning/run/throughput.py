@@ -1,6 +1,5 @@
 """How fast a run trains, and how much of the machine it uses: to the loggers as it runs, and in the final table."""
 
-import math
 import sys
 import time
 from typing import Any
@@ -99,9 +98,9 @@ class Throughput(Callback):
         values = {"padding": 1 - tokens / (computed or 1), "peak_memory_gigabytes": peak_memory() / 1e9}
         if seconds > 0:
             values |= {"pairs_per_second": pairs / seconds, "tokens_per_second": tokens / seconds}
-            share = self.flops_per_token * tokens / seconds / (self.machine_flops or math.inf)
-            if 0 < share <= 1:  # above 1 the machine was busy elsewhere while its peak was measured
-                values["model_flops_utilization"] = share
+            flops = self.flops_per_token * tokens / seconds
+            if 0 < flops <= self.machine_flops:  # else the machine was busy elsewhere while its peak was measured
+                values["model_flops_utilization"] = flops / self.machine_flops
         return values
 
 

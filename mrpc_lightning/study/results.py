@@ -53,7 +53,8 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
                 **(out_of_fold.collect([unit for unit in own if unit.scores]) if own[0].fold else {}),
             }
         )
-    whole = [one for one in found if one["f1"] and not one["failed"] and not one["pruned"] and beats_baseline(one)]
+    whole = [one for one in found if one["f1"] and not one["failed"] and not one["pruned"]]
+    whole = [one for one in whole if one["f1"]["mean"] > one["runs"][0]["baseline_f1"]]
     best = max(whole, key=rank)["name"] if whole else None
     content: dict[str, Any] = {"settings": found, "comparisons": [], "best_of": {}, "best": best}
     alike, content["warnings"] = check_alike(found, scored)
@@ -89,11 +90,6 @@ def collect(units: Sequence[Unit], failed: Mapping[Unit, str], pruned: Mapping[S
 def rank(setting: Mapping[str, Any]) -> float:
     """Return what settings are chosen by: the mean F1; with folds that out of fold, and validation chooses nothing."""
     return float(setting["out_of_fold"]["f1"] if "out_of_fold" in setting else setting["f1"]["mean"])
-
-
-def beats_baseline(setting: Mapping[str, Any]) -> bool:
-    """Say whether a setting's mean F1 is above that of the same prediction for every pair."""
-    return bool(setting["f1"]["mean"] > setting["runs"][0]["baseline_f1"])
 
 
 def read(unit: Unit) -> dict[str, Any]:
