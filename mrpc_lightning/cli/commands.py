@@ -1,5 +1,6 @@
 """What each subcommand does with the Trainer, the model and the data."""
 
+import atexit
 import contextlib
 import json
 import re
@@ -27,7 +28,7 @@ from mrpc_lightning.report import description, final
 from mrpc_lightning.report.calibration import Calibration
 from mrpc_lightning.run.checkpoint import best_of
 from mrpc_lightning.run.checkpoint import describe as name_of
-from mrpc_lightning.run.processes import failing_together, meet_again
+from mrpc_lightning.run.processes import failing_together, meet_again, part
 from mrpc_lightning.run.recorder import say
 from mrpc_lightning.run.rehearsal import rehearse
 from mrpc_lightning.run.resume import how_to_resume
@@ -44,6 +45,7 @@ def run(cli: CLI) -> None:
         study(cli)
         return
     meet_again(cli.trainer.strategy.root_device)
+    atexit.register(part)
     try:
         {
             "fit": fit,

@@ -129,6 +129,16 @@ def meet_again(device: torch.device) -> None:
     )
 
 
+def part() -> None:
+    """Leave the group of processes, before Python ends.
+
+    PyTorch's threads may hold tensors until they are told to end, and one that lets go of them while Python ends aborts
+    a process that has done its work (pytorch/pytorch#190489). Lightning calls this for NCCL alone.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def as_launched(trainer: Any) -> dict[str, int]:
     """Return how many processes torchrun has started, as the Trainer's arguments.
 

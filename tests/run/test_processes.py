@@ -37,6 +37,23 @@ entry()
 """
 
 
+# Says which threads are left when a command has ended and Python is about to.
+THREADS = """
+import atexit
+import sys
+from pathlib import Path
+
+from mrpc_lightning.__main__ import entry
+
+names = lambda: [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+atexit.register(lambda: sys.stderr.write(f"left: {names()}\\n"))
+try:
+    entry()
+finally:
+    sys.stderr.write(f"working: {names()}\\n")
+"""
+
+
 # Says how each step of a command that several machines run together ends, where one process fails in one of them.
 STEPS = """
 import os
@@ -348,3 +365,22 @@ def test_processes_that_torchrun_starts_agree_on_the_run(project: Path, argument
         words = [*launcher, command, *arguments, *cpu, *words]
         refused = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert f"error: {message}" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux names threads there")
+def test_a_process_leaves_its_group_before_python_ends(project: Path, arguments: list[str]) -> None:
+    Path("threads.py").write_text(THREADS)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "threads.py"]
+    finished = subprocess.run(
+        [*launcher, "fit", *arguments, "--trainer.accelerator=cpu"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    working, left = (re.findall(rf"^{when}: (.+)", finished.stderr, re.MULTILINE) for when in ("working", "left"))
+    assert ["gloo" in names for names in working] == [True, True]
+    assert ["gloo" in names for names in left] == [False, False]
