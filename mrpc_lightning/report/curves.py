@@ -12,10 +12,16 @@ Epoch = Mapping[str, float]
 UNLEARNED = 0.9
 # a rise by this much is no noise: of validation's loss above its lowest it is overfitting;
 RISE = 0.1
+# one of training's above this is worse than knowing nothing;
+DIVERGED = 1.5
 # and a fall of validation's by this much in the last epoch is still learning.
 FALL = 0.01
 # A gain of accuracy or F1 counts from a tenth of a point on, and from half a pair.
 GAIN = 0.001
+ERRATIC = (
+    "Steps are too large, or validation pairs too few: try a smaller model.learning_rate, a larger "
+    "data.global_batch_size, or more warmup."
+)
 # BERT-like encoders are fine-tuned with 1e-5 and more: below it, steps are likely too small.
 SMALL_RATE = 1e-5
 
@@ -72,13 +78,18 @@ def diagnose(
         low = any(epoch[f"{split}_loss"] <= UNLEARNED * guessing[split] for split in guessing)
         return low or (better and epoch["val_loss"] <= (1 - FALL) * guessing["val"])
 
+    # Where the steps tore the weights apart, more of them do not help.
+    diverged = bool(epochs) and epochs[-1]["train_loss"] > DIVERGED * guessing["train"]
+    rate = _other_rate(learning_rate, diverged)
     known = f"guessing by the share of classes has {guessing['train']:.3f}"
     if epochs and predicted in (0, pairs) and 0 < share < 1 and not has_learned(epochs[-1]):
         return Diagnosis(
             "collapsed",
             f'the kept checkpoint predicts "{label_names[predicted > 0]}" for all of {pairs:,} pairs, and training '
             f"loss ended at {epochs[-1]['train_loss']:.3f}, where {known}",
-            f"Try {_other_rate(learning_rate, epochs[-1], guessing['train'])}, another seed_everything, or {more}.",
+            f"Try {rate} or another seed_everything."
+            if diverged
+            else f"Try {rate}, another seed_everything, or {more}.",
         )
     if len(epochs) < 2:
         return Diagnosis("too short", "one validated epoch makes no curve", f"Try {more}.")
@@ -88,27 +99,23 @@ def diagnose(
         return Diagnosis(
             "underfitting",
             f"{training}, where {known}; validation loss ended at {last['val_loss']:.3f}",
-            f"Try {_other_rate(learning_rate, last, guessing['train'])}, or {more}; look whether labels and sentences "
-            "belong together.",
+            f"Try {rate if diverged else f'{rate}, or {more}'}; look whether labels and sentences belong together.",
         )
     if swings := _swings(epochs, pairs, RISE * scale):
-        return Diagnosis(
-            "erratic",
-            f"from one epoch to the next, {swings}",
-            "Steps are too large, or validation pairs too few: try a smaller model.learning_rate, a larger "
-            "data.global_batch_size, or more warmup.",
-        )
+        return Diagnosis("erratic", f"from one epoch to the next, {swings}", ERRATIC)
     # The kept epoch is chosen by F1: while F1 or accuracy reaches new heights there is something to gain.
     gain = max(GAIN, 0.5 / pairs)
     rising = any(last[name] >= max(epoch[name] for epoch in epochs[:-1]) + gain for name in ("val_f1", "val_accuracy"))
     lowest = min(epochs, key=lambda epoch: epoch["val_loss"])
-    overfits = last["val_loss"] > lowest["val_loss"] + RISE * scale and last["train_loss"] < lowest["train_loss"]
-    if overfits and not rising:
+    if last["val_loss"] > lowest["val_loss"] + RISE * scale and not rising:
+        since, until = f"in epoch {lowest['epoch']}", f"in epoch {last['epoch']}"
+        rose = f"validation loss rose from {lowest['val_loss']:.3f} {since} to {last['val_loss']:.3f} {until}"
+        change = f"from {lowest['train_loss']:.3f} to {last['train_loss']:.3f}"
+        if last["train_loss"] >= lowest["train_loss"]:
+            return Diagnosis("erratic", f"{rose}, and training loss with it, {change}", ERRATIC)
         return Diagnosis(
             f"overfitting since epoch {lowest['epoch'] + 1}",
-            f"validation loss rose from {lowest['val_loss']:.3f} in epoch {lowest['epoch']} to {last['val_loss']:.3f} "
-            f"in epoch {last['epoch']}, while training loss fell from {lowest['train_loss']:.3f} to "
-            f"{last['train_loss']:.3f}",
+            f"{rose}, while training loss fell {change}",
             "The best epoch is kept. To overfit less: fewer epochs, a smaller model.learning_rate, more pairs.",
         )
     names = {"val_loss": "validation loss went", "val_accuracy": "accuracy", "val_f1": "F1"}
@@ -123,9 +130,9 @@ def diagnose(
     )
 
 
-def _other_rate(learning_rate: float | None, last: Epoch, guessing: float) -> str:
+def _other_rate(learning_rate: float | None, diverged: bool) -> str:
     """Say which way to change a learning rate with which nothing was learned."""
-    if last["train_loss"] > 1.5 * guessing:  # worse than knowing nothing: the steps tore the weights apart
+    if diverged:
         return "a lower model.learning_rate"
     if learning_rate is not None and learning_rate < SMALL_RATE:
         return "a higher model.learning_rate"

@@ -50,6 +50,7 @@ def make_epochs(
         ("erratic", [0.6, 0.5, 0.4, 0.3, 0.2], [0.5] * 5, [0.8, 0.6, 0.8, 0.6, 0.8]),
         # It had learned, and lost it again.
         ("erratic", [0.6, 0.3, 0.7, 0.6, 0.7], [0.6, 0.4, 0.6, 0.6, 0.6], None),
+        ("erratic", [0.6, 0.3, 0.65, 0.65], [0.5, 0.4, 0.64, 0.64], None),
         # Next to nothing is left to rise or fall.
         ("settled", [0.6, 0.01, 0.001, 0.002, 0.001, 0.002], [0.6, 0.01, 0.001, 0.002, 0.001, 0.0015], None),
         ("settled", [0.6, 0.01, 0.002, 0.001], [0.6, 0.01, 0.002, 0.001], None),
@@ -96,7 +97,7 @@ def test_a_collapsed_run_is_advised_by_what_is_known_of_its_learning_rate() -> N
     assert collapse(0.63).startswith("Try another model.learning_rate, lower or higher, ")
     assert collapse(0.63, 2e-5).startswith("Try another model.learning_rate, lower or higher, ")
     assert collapse(0.63, 1e-6).startswith("Try a higher model.learning_rate, ")
-    assert collapse(5.0, 1e-6).startswith("Try a lower model.learning_rate, ")  # worse than guessing
+    assert collapse(5.0, 1e-6) == "Try a lower model.learning_rate or another seed_everything."  # worse than guessing
     assert collapse(0.63).endswith("or more trainer.max_epochs.")
     assert collapse(0.63, stopped_early=True).endswith("or a larger early_stopping.patience.")
 
