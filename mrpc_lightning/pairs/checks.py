@@ -86,12 +86,12 @@ def unusable(table: Table, columns: Sequence[str]) -> dict[int, str]:
     Raises:
         InputError: If a column is missing, or there is no row.
     """
-    for name, role in zip(columns, ROLES, strict=False):
-        if name not in table.columns:
-            raise InputError(
-                f"{table.source}: no column {name!r}; it has {', '.join(table.columns) or 'none'}. "
-                f"Say which one it is with data.{role}_column"
-            )
+    if missing := {name: role for name, role in zip(columns, ROLES, strict=False) if name not in table.columns}:
+        keys = " and ".join(f"data.{role}_column" for role in missing.values())
+        raise InputError(
+            f"{table.source}: no column {', '.join(map(repr, missing))}; it has {', '.join(table.columns) or 'none'}. "
+            f"Say which one it is with {keys}"
+        )
     if len(table) == 0:
         raise InputError(f"{table.source}: no pairs in it, only a header")
     found: dict[int, str] = {}

@@ -318,6 +318,12 @@ BAD_FILES = {
         b"premise,sentence2,label\na,b,1\n",
         "no column 'sentence1'; it has premise, .*sentence1_column",
     ),
+    "other columns": (
+        "a.csv",
+        b"question1,question2,label\na,b,1\n",
+        "no column 'sentence1', 'sentence2'; it has question1, .*"
+        "Say which one it is with data.sentence1_column and data.sentence2_column$",
+    ),
     "missing label": ("a.csv", b"sentence1,sentence2\na,b\n", "no column 'label'.*data.label_column"),
     "too many fields": ("a.csv", (GOOD + "a,b,c,1\n").encode(), "a.csv, line 3: 4 fields, but the header names 3"),
     "too few fields": ("a.tsv", b"sentence1\tsentence2\tlabel\na\tb\n", "a.tsv, line 2: 2 fields"),
