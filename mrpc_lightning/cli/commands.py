@@ -174,7 +174,8 @@ def predict(cli: CLI) -> None:
         if config.pair:
             print(show(predictor.predict([tuple(config.pair)])[0]))
             return
-        for line in predictor.predict_lines(sys.stdin, (values.sentence1_column, values.sentence2_column)):
+        columns = (values.sentence1_column, values.sentence2_column)
+        for line in predictor.predict_lines(sys.stdin, columns, config.strict):
             print(line, flush=True)
         return
     if cli.trainer.fast_dev_run:

@@ -43,7 +43,7 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "strict": {
             "action": "store_true",
-            "help": "Refuse a table with a row that cannot be scored, instead of leaving its prediction empty.",
+            "help": "Refuse a row or line that cannot be scored, instead of leaving its prediction empty.",
         },
         "pair": {
             "type": str,

@@ -15,7 +15,7 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_weights, without_code
 from mrpc_lightning.origin import read_checkpoint
-from mrpc_lightning.pairs.tables import Prediction, fill, is_table
+from mrpc_lightning.pairs.tables import Prediction, fill, is_table, new_columns
 from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.run.run import LOGS, find_checkpoint
@@ -102,7 +102,7 @@ class Predictor:
         ]
 
     def predict_lines(
-        self, lines: Iterable[str], columns: tuple[str, str] = ("sentence1", "sentence2")
+        self, lines: Iterable[str], columns: tuple[str, str] = ("sentence1", "sentence2"), strict: bool = False
     ) -> Iterator[str]:
         """Predict pairs as they come, one a line: two sentences with a tab between them, or a JSON object.
 
@@ -111,46 +111,65 @@ class Predictor:
         Args:
             lines: The lines.
             columns: Keys of the two sentences in a JSON object. A first line of these two names is a header.
+            strict: Refuse a line that holds no pair, instead of leaving its prediction empty.
 
         Yields:
             For each line that is not empty the label, a tab and the probability of the positive class; for a JSON
-            object the same object with `prediction` and the probability of each class.
+            object the same object with `prediction` and the probability of each class. Of a line that holds no pair
+            both are empty, and what follows, `problem` in a JSON object, says why.
 
         Raises:
-            InputError: If a line holds no pair.
+            InputError: If a line is not UTF-8; with `strict`, if it holds no pair.
         """
         number = 0
         try:
             for number, line in enumerate(lines, 1):
                 is_header = number == 1 and line.rstrip("\r\n").split("\t") == list(columns)
                 if line.strip() and not is_header:
-                    yield self._predict_line(line.rstrip("\r\n"), f"standard input, line {number}", columns)
+                    row, found, problem = to_object(line), None, ""
+                    try:
+                        found = self._predict_line(line.rstrip("\r\n"), row, columns)
+                    except InputError as error:
+                        if strict:
+                            raise InputError(f"standard input, line {number}: {error}") from error
+                        problem = str(error)
+                    yield self._show_line(row, found, problem)
         except UnicodeDecodeError as error:
             raise InputError(f"standard input, line {number + 1} or soon after: not UTF-8") from error
 
-    def _predict_line(self, line: str, where: str, columns: tuple[str, str]) -> str:
-        row: dict[str, Any] = {}
-        if line.lstrip().startswith("{") and "\t" not in line:
-            try:
-                row = json.loads(line)
-                pair = [row[name] for name in columns]
-            except (ValueError, KeyError) as error:
-                raise InputError(f"{where}: no JSON object with {columns[0]} and {columns[1]}") from error
-        else:
-            pair = line.split("\t")
-        if len(pair) != 2:
-            raise InputError(f"{where}: not two sentences with a tab between them")
+    def _predict_line(self, line: str, row: dict[str, Any] | None, columns: tuple[str, str]) -> Prediction:
+        sentences = line.split("\t") if row is None else [row[name] for name in columns if name in row]
+        if len(sentences) != 2:
+            keys = " and ".join(columns)
+            raise InputError(
+                "not two sentences with a tab between them" if row is None else f"no JSON object with {keys}"
+            )
+        pairs: list[tuple[str, str]] = [(sentences[0], sentences[1])]
         try:
-            [prediction] = self.predict([(pair[0], pair[1])])
+            return self.predict(pairs)[0]
         except InputError as error:
-            raise InputError(f"{where}: {str(error).removeprefix('pair 1: ')}") from error
+            raise InputError(str(error).removeprefix("pair 1: ")) from error
         except UnicodeEncodeError as error:
-            raise InputError(f"{where}: holds half a character, and is no text") from error
-        if not row:
-            return show(prediction)
-        shares = {f"probability_{name}": round(share, 6) for name, share in prediction.probabilities.items()}
-        text = json.dumps({**row, "prediction": prediction.label, **shares}, ensure_ascii=False)
-        return CONTROLS.sub(lambda found: json.dumps(found.group())[1:-1], text)
+            raise InputError("holds half a character, and is no text") from error
+
+    def _show_line(self, row: dict[str, Any] | None, found: Prediction | None, problem: str) -> str:
+        if row is None:
+            return show(found) if found else f"\t\t{printable(problem)}"
+        shares = [round(share, 6) for share in found.probabilities.values()] if found else [None, None]
+        values = [found.label if found else None, *shares, problem]
+        added = zip(new_columns(self.model.hparams["label_names"], bool(problem)), values, strict=False)
+        text = json.dumps({**row, **dict(added)}, ensure_ascii=False)
+        return CONTROLS.sub(lambda match: json.dumps(match.group())[1:-1], text)
+
+
+def to_object(line: str) -> dict[str, Any] | None:
+    """Return the JSON object that a line of a pipe holds, an empty one if it is damaged; None of two sentences."""
+    if not line.lstrip().startswith("{") or "\t" in line:
+        return None
+    try:
+        return dict(json.loads(line))
+    except (ValueError, RecursionError):
+        return {}
 
 
 def needed(calibration: Calibration | None, place: str | Path) -> Calibration:

@@ -300,8 +300,12 @@ def test_standard_input_is_predicted_line_by_line(
         assert float(first.split("\t")[1]) == pytest.approx(float(expected[0]["probability_equivalent"]), abs=0.02)
         found = json.loads(second)
         assert found["id"] == 7 and found["prediction"] == expected[1]["prediction"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("one sentence alone\n"))
-    assert "standard input, line 1: not two sentences" in fails_at_end(capsys, ["predict", CPU, "-"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one sentence alone\n" + lines[0]))
+    main(["predict", CPU, "-"])
+    wrong, right = capsys.readouterr().out.splitlines()
+    assert wrong == "\t\tnot two sentences with a tab between them" and right == first
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one sentence alone\n" + lines[0]))
+    assert "standard input, line 1: not two sentences" in fails_at_end(capsys, ["predict", CPU, "-", "--strict"])
 
 
 def test_a_prediction_comes_before_the_next_line_is_read(trained: Path) -> None:
@@ -322,6 +326,7 @@ def test_a_prediction_comes_before_the_next_line_is_read(trained: Path) -> None:
     ("line", "reason"),
     [
         (b'{"sentence1": "a"}', "line 2: no JSON object with sentence1 and sentence2"),
+        (b'{"sentence1": "a", "sentence2": "b"', "line 2: no JSON object with sentence1 and sentence2"),
         (b"one sentence alone", "line 2: not two sentences with a tab between them"),
         (b"a\tb\tc", "line 2: not two sentences"),
         (b"Rents rose\t ", "line 2: sentence2 is empty or no text"),
@@ -331,9 +336,28 @@ def test_a_prediction_comes_before_the_next_line_is_read(trained: Path) -> None:
     ],
 )
 def test_a_line_that_holds_no_pair_is_named(trained: Path, line: bytes, reason: str) -> None:
-    pipe = io.TextIOWrapper(io.BytesIO(b"Rents rose\tRents fell\n" + line + b"\n"), encoding="utf-8")
+    predictor, good = Predictor.from_run("best"), b"Rents rose\tRents fell\n"
+
+    def predict(strict: bool) -> list[str]:
+        pipe = io.TextIOWrapper(io.BytesIO(good + line + b"\n" + good), encoding="utf-8")
+        return [*predictor.predict_lines(pipe, strict=strict)]
+
     with pytest.raises(InputError, match=f"standard input, {reason}"):
-        list(Predictor.from_run("best").predict_lines(pipe))
+        predict(strict=True)
+    if "UTF-8" in reason:
+        with pytest.raises(InputError, match=f"standard input, {reason}"):
+            predict(strict=False)
+        return
+    before, bad, after = predict(strict=False)
+    assert before == after and before.split("\t")[0] in ("equivalent", "not_equivalent")
+    if line.startswith(b"{"):
+        found = json.loads(bad)
+        assert [found[name] for name in COLUMNS[3:]] == [None] * 3
+        problem = found["problem"]
+    else:
+        *empty, problem = bad.split("\t")
+        assert empty == ["", ""]
+    assert problem.startswith(reason.removeprefix("line 2: "))
 
 
 def test_a_json_object_has_the_columns_that_a_file_has(
@@ -348,8 +372,10 @@ def test_a_json_object_has_the_columns_that_a_file_has(
     found = json.loads(capsys.readouterr().out)
     assert found["prediction"] == expected["prediction"] and found["q1"] == expected["sentence1"]
     assert found["probability_equivalent"] == pytest.approx(float(expected["probability_equivalent"]), abs=0.02)
-    monkeypatch.setattr(sys, "stdin", io.StringIO('{"sentence1": "a", "sentence2": "b"}'))
-    assert "no JSON object with q1 and q2" in fails_at_end(capsys, words)
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"sentence1": "a", "sentence2": "b", "id": 7}'))
+    main(words)
+    found = json.loads(capsys.readouterr().out)
+    assert found["problem"] == "no JSON object with q1 and q2" and found["id"] == 7 and found["prediction"] is None
 
 
 def test_no_control_character_of_a_line_reaches_the_terminal(trained: Path) -> None:
