@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import io
 import json
 import re
 import signal
@@ -174,6 +175,8 @@ def predict(cli: CLI) -> None:
         if config.pair:
             print(show(predictor.predict([tuple(config.pair)])[0]))
             return
+        if isinstance(sys.stdin, io.TextIOWrapper):  # whatever the terminal's language; other bytes are a line's fault
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         columns = (values.sentence1_column, values.sentence2_column)
         for line in predictor.predict_lines(sys.stdin, columns, config.strict):
             print(line, flush=True)

@@ -1,5 +1,6 @@
 """Predictions in code and in a pipe: a trained model on a device."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, overload
 
 import numpy
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -15,11 +17,13 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.encoder import check_weights, without_code
 from mrpc_lightning.origin import read_checkpoint
+from mrpc_lightning.pairs.checks import unusable
+from mrpc_lightning.pairs.files import Table
 from mrpc_lightning.pairs.tables import Prediction, fill, is_table, new_columns
 from mrpc_lightning.pairs.tokens import load_tokenizer
 from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.run.run import LOGS, find_checkpoint
-from mrpc_lightning.text import CONTROLS, printable
+from mrpc_lightning.text import CONTROLS, count, printable
 
 PLAIN: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
 
@@ -116,60 +120,61 @@ class Predictor:
         Yields:
             For each line that is not empty the label, a tab and the probability of the positive class; for a JSON
             object the same object with `prediction` and the probability of each class. Of a line that holds no pair
-            both are empty, and what follows, `problem` in a JSON object, says why.
+            both are empty, and what follows, `problem` in a JSON object, says why; a warning counts these lines.
 
         Raises:
             InputError: If a line is not UTF-8; with `strict`, if it holds no pair.
         """
-        number = 0
+        number, bad = 0, list[int]()
         try:
             for number, line in enumerate(lines, 1):
                 is_header = number == 1 and line.rstrip("\r\n").split("\t") == list(columns)
                 if line.strip() and not is_header:
-                    row, found, problem = to_object(line), None, ""
-                    try:
-                        found = self._predict_line(line.rstrip("\r\n"), row, columns)
-                    except InputError as error:
-                        if strict:
-                            raise InputError(f"standard input, line {number}: {error}") from error
-                        problem = str(error)
-                    yield self._show_line(row, found, problem)
+                    row, pair, problem = parse(line.rstrip("\r\n"), columns)
+                    if problem and strict:
+                        raise InputError(f"standard input, line {number}: {problem}")
+                    found = None if problem else self.predict([pair])[0]
+                    bad += [number] * bool(problem)
+                    yield self._show_line(row, found, problem and f"line {number}: {problem}")
         except UnicodeDecodeError as error:
             raise InputError(f"standard input, line {number + 1} or soon after: not UTF-8") from error
-
-    def _predict_line(self, line: str, row: dict[str, Any] | None, columns: tuple[str, str]) -> Prediction:
-        sentences = line.split("\t") if row is None else [row[name] for name in columns if name in row]
-        if len(sentences) != 2:
-            keys = " and ".join(columns)
-            raise InputError(
-                "not two sentences with a tab between them" if row is None else f"no JSON object with {keys}"
+        if bad:
+            rank_zero_warn(
+                f"standard input: {count(len(bad), 'line')} without a prediction, the first of them {bad[0]}"
             )
-        pairs: list[tuple[str, str]] = [(sentences[0], sentences[1])]
-        try:
-            return self.predict(pairs)[0]
-        except InputError as error:
-            raise InputError(str(error).removeprefix("pair 1: ")) from error
-        except UnicodeEncodeError as error:
-            raise InputError("holds half a character, and is no text") from error
 
     def _show_line(self, row: dict[str, Any] | None, found: Prediction | None, problem: str) -> str:
         if row is None:
             return show(found) if found else f"\t\t{printable(problem)}"
+        names = self.model.hparams["label_names"]
+        kept = {name: value for name, value in row.items() if name not in new_columns(names, True)}
         shares = [round(share, 6) for share in found.probabilities.values()] if found else [None, None]
         values = [found.label if found else None, *shares, problem]
-        added = zip(new_columns(self.model.hparams["label_names"], bool(problem)), values, strict=False)
-        text = json.dumps({**row, **dict(added)}, ensure_ascii=False)
+        added = zip(new_columns(names, bool(problem)), values, strict=False)
+        text = json.dumps({**kept, **dict(added)}, ensure_ascii=False)
         return CONTROLS.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
-def to_object(line: str) -> dict[str, Any] | None:
-    """Return the JSON object that a line of a pipe holds, an empty one if it is damaged; None of two sentences."""
-    if not line.lstrip().startswith("{") or "\t" in line:
-        return None
-    try:
-        return dict(json.loads(line))
-    except (ValueError, RecursionError):
-        return {}
+def parse(line: str, columns: tuple[str, str]) -> tuple[dict[str, Any] | None, tuple[str, str], str]:
+    """Read a line of a pipe.
+
+    Returns:
+        The JSON object that it holds, empty if that is damaged, or None; the two sentences; and, if it holds no two,
+        what is wrong.
+    """
+    row, nothing = None, ("", "")
+    sentences: Any = line.split("\t")
+    if line.lstrip().startswith("{") and len(sentences) == 1:
+        row = dict[str, Any]()
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+        if not {*columns} <= {*row}:
+            return row, nothing, f"no JSON object with {columns[0]} and {columns[1]}"
+        sentences = [row[name] for name in columns]
+    elif len(sentences) != 2:
+        return row, nothing, "not two sentences with a tab between them"
+    problems = unusable(Table("", {name: [one] for name, one in zip(columns, sentences, strict=True)}), columns)
+    return row, nothing if problems else (sentences[0], sentences[1]), problems.get(0, "")
 
 
 def needed(calibration: Calibration | None, place: str | Path) -> Calibration:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
@@ -98,9 +99,9 @@ def unusable(table: Table, columns: Sequence[str]) -> dict[int, str]:
     for name in columns[:2]:
         for row, sentence in enumerate(table.columns[name]):
             if not isinstance(sentence, str) or not sentence.strip():
-                found.setdefault(row, f"{name} is empty or no text ({sentence!r})")
-            elif SURROGATE.search(sentence):  # half of a character that takes two, as JSON can have it
-                found.setdefault(row, f"{name} holds half a character, and is no text")
+                found.setdefault(row, f"{name} is empty or no text ({reprlib.repr(sentence)})")
+            elif SURROGATE.search(sentence):  # half of one that takes two, in JSON; a byte, in a pipe
+                found.setdefault(row, f"{name} is no text: it holds half a character, or bytes that are not UTF-8")
     for row, label in enumerate(table.columns[columns[2]] if columns[2:] else ()):
         if label is None or label != label or not str(label).strip():  # NaN is not equal to itself
             found.setdefault(row, "the label is missing")

@@ -92,7 +92,7 @@ def diagnose(
             else f"Try {rate}, another seed_everything, or {more}.",
         )
     if len(epochs) < 2:
-        return Diagnosis("too short", "one validated epoch makes no curve", f"Try {more}.")
+        return Diagnosis("too short", "one validated epoch makes no curve", f"Try {rate if diverged else more}.")
     first, before, last = epochs[0], epochs[-2], epochs[-1]
     training = f"training loss went from {first['train_loss']:.3f} to {last['train_loss']:.3f}"
     if not any(map(has_learned, epochs)):
@@ -111,11 +111,11 @@ def diagnose(
         since, until = f"in epoch {lowest['epoch']}", f"in epoch {last['epoch']}"
         rose = f"validation loss rose from {lowest['val_loss']:.3f} {since} to {last['val_loss']:.3f} {until}"
         change = f"from {lowest['train_loss']:.3f} to {last['train_loss']:.3f}"
-        if last["train_loss"] >= lowest["train_loss"]:
+        if last["train_loss"] > lowest["train_loss"] + RISE * guessing["train"]:
             return Diagnosis("erratic", f"{rose}, and training loss with it, {change}", ERRATIC)
         return Diagnosis(
             f"overfitting since epoch {lowest['epoch'] + 1}",
-            f"{rose}, while training loss fell {change}",
+            f"{rose}, while training loss {'fell' if last['train_loss'] < lowest['train_loss'] else 'went'} {change}",
             "The best epoch is kept. To overfit less: fewer epochs, a smaller model.learning_rate, more pairs.",
         )
     names = {"val_loss": "validation loss went", "val_accuracy": "accuracy", "val_f1": "F1"}

@@ -51,6 +51,8 @@ def make_epochs(
         # It had learned, and lost it again.
         ("erratic", [0.6, 0.3, 0.7, 0.6, 0.7], [0.6, 0.4, 0.6, 0.6, 0.6], None),
         ("erratic", [0.6, 0.3, 0.65, 0.65], [0.5, 0.4, 0.64, 0.64], None),
+        # What was learned by heart can rise no further.
+        ("overfitting since epoch 3", [0.6, 0.002, 0.002], [0.5, 0.4, 0.5], None),
         # Next to nothing is left to rise or fall.
         ("settled", [0.6, 0.01, 0.001, 0.002, 0.001, 0.002], [0.6, 0.01, 0.001, 0.002, 0.001, 0.0015], None),
         ("settled", [0.6, 0.01, 0.002, 0.001], [0.6, 0.01, 0.002, 0.001], None),
@@ -100,6 +102,18 @@ def test_a_collapsed_run_is_advised_by_what_is_known_of_its_learning_rate() -> N
     assert collapse(5.0, 1e-6) == "Try a lower model.learning_rate or another seed_everything."  # worse than guessing
     assert collapse(0.63).endswith("or more trainer.max_epochs.")
     assert collapse(0.63, stopped_early=True).endswith("or a larger early_stopping.patience.")
+
+
+def test_more_epochs_are_not_advised_where_the_loss_is_far_above_that_of_guessing() -> None:
+    def advice(*train_loss: float) -> str:
+        return diagnose(
+            make_epochs([*train_loss], [0.7] * len(train_loss), [0.6] * len(train_loss)), FIGURES, NAMES
+        ).advice
+
+    labels = "; look whether labels and sentences belong together."
+    assert advice(5.0, 5.0) == "Try a lower model.learning_rate" + labels
+    assert advice(0.63, 0.63) == "Try another model.learning_rate, lower or higher, or more trainer.max_epochs" + labels
+    assert (advice(5.0), advice(0.63)) == ("Try a lower model.learning_rate.", "Try more trainer.max_epochs.")
 
 
 def test_the_diagnoses_of_cut_runs_are_counted_as_what_came_after_says(tmp_path: Path) -> None:

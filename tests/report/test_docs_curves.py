@@ -27,12 +27,14 @@ def test_each_kind_of_curves_has_a_run_and_the_line_that_names_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("title", "command"), [run[:2] for run in RUNS], ids=[run[0] for run in RUNS])
+@pytest.mark.parametrize(("title", "command", "line"), RUNS, ids=[run[0] for run in RUNS])
 def test_a_run_of_the_page_is_what_the_page_calls_it(
-    title: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    title: str, command: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = [str(ROOT / word) if "/" in word else word for word in shlex.split(command)]  # files of the repository
     main([*words, "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"])
     [path] = tmp_path.glob("tb_logs/*/version_0/metrics.json")
-    assert str(json.loads(path.read_text(encoding="utf-8"))["diagnosis"]).startswith(title)
+    found = json.loads(path.read_text(encoding="utf-8"))["diagnosis"]
+    assert found.startswith(title)
+    assert found.partition(". ")[2] == line.partition(". ")[2], "the advice"
