@@ -18,7 +18,7 @@ from helpers import Forked, fails, load, make_rows, read_predictions, write_csv
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
-from mrpc_lightning import main
+from mrpc_lightning import Predictor, main
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.report import plots
 from mrpc_lightning.study import tables
@@ -85,6 +85,8 @@ def test_a_grid_that_makes_no_sense_is_refused(grid: list[str], reason: str) -> 
         (["--data.train_file=nowhere.csv"], "nowhere.csv"),
         (["--folds=3", "--data.test_file=validation.csv"], "leave test_file, test_split out"),
         (["--folds=3", "--seeds=2", "--distill"], "--distill: needs a run for each of 3 folds; give --seeds 3"),
+        (["--distill_file=new.csv"], "--distill_file: goes with --distill"),
+        (["--distill", "--distill_file=new.csv"], "--distill_file new.csv: no such file"),
         (["--config=seeds: 3"], "seeds: is of the study, not of its runs"),
         (["--data.fold=1/3"], "say how many with --folds"),
         (["--ckpt_path=last"], "--ckpt_path: a study makes runs of its own"),
@@ -211,7 +213,8 @@ def test_one_model_of_several_is_a_run_like_any_other(
     write_csv(project / "train.csv", rows)
     make_runs(arguments, planned)
     capsys.readouterr()
-    main(["study", *arguments, "--folds=3", "--soup", "--distill"])
+    Path("new.csv").write_text("sentence1,sentence2\nRents rose,Rents fell\nRents rose,Rents went up\n")
+    main(["study", *arguments, "--folds=3", "--soup", "--distill", "--distill_file=new.csv"])
     assert "one model that learned what 3 runs say" in capsys.readouterr().out
     found = json.loads((STUDY / "study.json").read_text())
     soup, distilled = found["models"]
@@ -237,7 +240,7 @@ def test_one_model_of_several_is_a_run_like_any_other(
     assert merged["datamodule_hyper_parameters"]["fold"] is None and merged["seeds"] == chosen
     single = [json.loads((STUDY / f"runs/seed_{n}/test_metrics.json").read_text())["f1"] for n in (1, 2, 3)]
     assert soup["f1"] >= max(single) - 1e-9
-    # The distilled model learned what the run that had not seen a pair says of it, and a tenth of the label.
+    # The distilled model learned what the run that had not seen a pair says of it, and as much of the label.
     [path] = STUDY.glob("distilled-*.train.jsonl")
     learned = [json.loads(line) for line in path.read_text().splitlines()]
     left_out = {
@@ -245,11 +248,17 @@ def test_one_model_of_several_is_a_run_like_any_other(
         for seed in (1, 2, 3)
         for row in read_predictions(STUDY / f"runs/seed_{seed}/validation_predictions.csv")
     }
-    assert len(learned) == 60
-    for row in learned:
+    assert len(learned) == 62
+    for row in learned[:60]:
         assert row["soft"] == pytest.approx(
-            0.9 * left_out[row["sentence1"], row["sentence2"]] + 0.1 * (row["label"] == "equivalent")
+            0.5 * left_out[row["sentence1"], row["sentence2"]] + 0.5 * (row["label"] == "equivalent")
         )
+    # Of pairs without labels it learned what all of the runs say.
+    predictors = [Predictor.from_run(STUDY / f"runs/seed_{seed}") for seed in (1, 2, 3)]
+    for row, pair in zip(learned[60:], [("Rents rose", "Rents fell"), ("Rents rose", "Rents went up")], strict=True):
+        said = [predictor.predict([pair])[0].probabilities["equivalent"] for predictor in predictors]
+        assert row["soft"] == pytest.approx(sum(said) / 3, abs=1e-5)
+        assert row["label"] == ("equivalent" if row["soft"] > 0.5 else "not_equivalent")
 
 
 def comparable(path: Path) -> Any:
