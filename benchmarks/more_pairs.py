@@ -19,6 +19,11 @@ NEIGHBOURS = 3000  # pairs at most, the most similar first
 SIMILAR = (0.35, 0.999)  # cosine of two sentences' TF-IDF vectors
 
 
+def plain(sentence: str) -> str:
+    """Return a sentence without what differs in case and spaces alone."""
+    return " ".join(sentence.casefold().split())
+
+
 def step(first: str, second: str, rng: random.Random) -> str | None:
     """Return the first sentence with some of the edits that turn it into the second; None where there is but one."""
     words, others = first.split(), second.split()
@@ -38,16 +43,22 @@ def make(pairs: list[tuple[str, str]], kept_away: set[str], rng: random.Random) 
 
     Args:
         pairs: Pairs of sentences.
-        kept_away: Sentences that no pair may have.
+        kept_away: Sentences that no pair may have, whatever their case and spaces.
         rng: Draws edits and orders.
     """
+    kept_away = {*map(plain, kept_away)}
+
+    def is_free(pair: tuple[str, str]) -> bool:
+        return kept_away.isdisjoint(map(plain, pair))
+
     found: list[tuple[str, str]] = []
     for pair in pairs:
-        for first, second in (pair, pair[::-1]) if not {*pair} & kept_away else ():
+        for first, second in (pair, pair[::-1]) if is_free(pair) else ():
             made = step(first, second, rng)
             if made and made not in pair:
                 found.append((made, rng.choice(pair)) if rng.random() < 0.5 else (rng.choice(pair), made))
-    sentences, known = sorted({one for pair in pairs for one in pair} - kept_away), {frozenset(pair) for pair in pairs}
+    sentences = sorted({one for pair in pairs for one in pair if plain(one) not in kept_away})
+    known = {frozenset(pair) for pair in pairs}
     vectors = TfidfVectorizer(sublinear_tf=True).fit_transform(sentences)
     cosines = (vectors @ vectors.T).tocoo()
     places = zip(cosines.data.tolist(), cosines.row.tolist(), cosines.col.tolist(), strict=True)
@@ -61,7 +72,7 @@ def make(pairs: list[tuple[str, str]], kept_away: set[str], rng: random.Random) 
     for _, row, column in sorted(similar, reverse=True)[:NEIGHBOURS]:
         pair = sentences[row], sentences[column]
         found.append(pair if rng.random() < 0.5 else pair[::-1])
-    return [pair for pair in dict.fromkeys(found) if not {*pair} & kept_away]
+    return [pair for pair in dict.fromkeys(found) if is_free(pair)]
 
 
 def main() -> None:

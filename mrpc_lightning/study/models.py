@@ -134,7 +134,7 @@ def teach(folder: Path, units: Sequence[Unit], unlabelled: Dataset | None = None
     """
     first, data = units[0], units[0].data
     about = [(unit.setting.folder, unit.seed, unit.run.metrics.get("optimizer_step")) for unit in units]
-    known = repr(about) + (digest(unlabelled) if unlabelled else "")
+    known = repr((OWN_LABEL, about)) + (digest(unlabelled) if unlabelled else "")
     name = f"distilled-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
     files = {split: Run(folder).path(f"{name}.{split}.jsonl") for split in ("validation", "train")}
     if not files["train"].is_file():

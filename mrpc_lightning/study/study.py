@@ -85,6 +85,8 @@ class Study:
                 found["models"].append(models.soup(self.folder, own, self.command))
             if own and distill:
                 found["models"].append(self.distill(own, unlabelled))
+                learned = Run(found["models"][-1]["folder"])
+                found["warnings"] += [f"the distilled model: {one}" for one in learned.metrics["warnings"]]
             self.write(found, best)
             self.show(found)
 

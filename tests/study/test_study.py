@@ -213,11 +213,16 @@ def test_one_model_of_several_is_a_run_like_any_other(
     write_csv(project / "train.csv", rows)
     make_runs(arguments, planned)
     capsys.readouterr()
-    Path("new.csv").write_text("sentence1,sentence2\nRents rose,Rents fell\nRents rose,Rents went up\n")
+    known = read_predictions(Path("validation.csv"))[0]
+    new = [("Rents rose", "Rents fell"), (known["sentence1"], known["sentence2"])]
+    write_csv(Path("new.csv"), new, header=("sentence1", "sentence2"))
     main(["study", *arguments, "--folds=3", "--soup", "--distill", "--distill_file=new.csv"])
     assert "one model that learned what 3 runs say" in capsys.readouterr().out
     found = json.loads((STUDY / "study.json").read_text())
     soup, distilled = found["models"]
+    assert any("the distilled model: 1 of 25 validation pairs are" in one for one in found["warnings"]), found[
+        "warnings"
+    ]
     for one in (soup, distilled):
         main(["predict", "--ckpt_path", one["folder"], "--data.predict_file=validation.csv", "--output=out.csv"])
         main(["test", "--ckpt_path", one["folder"]])
@@ -255,9 +260,9 @@ def test_one_model_of_several_is_a_run_like_any_other(
         )
     # Of pairs without labels it learned what all of the runs say.
     predictors = [Predictor.from_run(STUDY / f"runs/seed_{seed}") for seed in (1, 2, 3)]
-    for row, pair in zip(learned[60:], [("Rents rose", "Rents fell"), ("Rents rose", "Rents went up")], strict=True):
+    for row, pair in zip(learned[60:], new, strict=True):
         said = [predictor.predict([pair])[0].probabilities["equivalent"] for predictor in predictors]
-        assert row["soft"] == pytest.approx(sum(said) / 3, abs=1e-5)
+        assert row["soft"] == pytest.approx(sum(said) / 3, abs=1e-3), "but for the batch that it was in"
         assert row["label"] == ("equivalent" if row["soft"] > 0.5 else "not_equivalent")
 
 
