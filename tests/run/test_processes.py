@@ -37,20 +37,27 @@ entry()
 """
 
 
-# Says which threads are left when a command has ended and Python is about to.
+# Says whether there is a group, and which threads, when a command has ended and when Python is about to.
 THREADS = """
 import atexit
 import sys
 from pathlib import Path
 
+import torch
+
 from mrpc_lightning.__main__ import entry
 
-names = lambda: [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-atexit.register(lambda: sys.stderr.write(f"left: {names()}\\n"))
+
+def say(when):
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    sys.stderr.write(f"{when}: {torch.distributed.is_initialized()} {names}\\n")
+
+
+atexit.register(say, "left")
 try:
     entry()
 finally:
-    sys.stderr.write(f"working: {names()}\\n")
+    say("working")
 """
 
 
@@ -382,5 +389,5 @@ def test_a_process_leaves_its_group_before_python_ends(project: Path, arguments:
     )
     assert finished.returncode == 0, finished.stderr
     working, left = (re.findall(rf"^{when}: (.+)", finished.stderr, re.MULTILINE) for when in ("working", "left"))
-    assert ["gloo" in names for names in working] == [True, True]
-    assert ["gloo" in names for names in left] == [False, False]
+    assert [line.split()[0] for line in working] == ["True", "True"]
+    assert [(line.split()[0], "gloo" in line) for line in left] == [("False", False)] * 2
