@@ -1,5 +1,4 @@
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ import torch
 from helpers import kept_for_backward
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from benchmarks import more_pairs, scaling
+from benchmarks import scaling
 from mrpc_lightning.nn.encoder import checkpoint_gradients
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -39,25 +38,6 @@ def test_contestants_train_on_the_same_pairs_and_are_measured_alike(tmp_path: Pa
     assert bare["padding"] == pytest.approx(ours["padding"], abs=0.01), "the order's seed is drawn otherwise"
     table = (tmp_path / "table.md").read_text()
     assert all(f"| {name} |" in table for name in names) and "320 training pairs" in table
-
-
-def test_pairs_that_are_made_of_others_have_no_sentence_that_is_kept_away() -> None:
-    secret = "Rents in Bergen rose by 9 percent on Friday"
-    pairs = [
-        ("Rents in Oslo rose by 5 percent on Monday", "On Monday rents in Oslo went up by 6 percent"),
-        ("Rents in Oslo fell by 7 percent on Monday", "Oslo: rents lower"),
-        ("Rents in Bergen rose by 5 percent on Friday", secret),
-    ]
-    made = more_pairs.make(pairs, {secret.upper()}, random.Random(1))
-    assert len(made) == len({frozenset(pair) for pair in made}) and not any(secret in pair for pair in made)
-    assert not {*made} & {*pairs, *(pair[::-1] for pair in pairs)}
-    given = {sentence for pair in pairs for sentence in pair}
-    steps = [pair for pair in made if {*pair} - given]
-    assert steps and all(len({*pair} - given) == 1 for pair in steps), "a step stands beside a given sentence"
-    for pair in steps:
-        [words] = [set(one.split()) for one in pair if one not in given]
-        assert words <= {word for pair in pairs[:2] for one in pair for word in one.split()}
-    assert {frozenset((pairs[0][0], pairs[1][0]))} <= {frozenset(pair) for pair in made if pair not in steps}
 
 
 SHAPES = [  # layers, hidden, intermediate, heads, pairs, tokens

@@ -113,7 +113,6 @@ def test_commands_run(
     for line in commands(path):
         assert line.startswith(HERE), line
         line = line.replace("--seeds 10", "--seeds 2").replace("--trials 30", "--trials 2")
-        line = line.replace("--folds 6 --seeds 6", "--folds 2 --seeds 2")
         line = re.sub(r"--model\.model_name [A-Z]\S*/\S+", f"--model.model_name {encoder}", line)
         words = shlex.split(line.removeprefix(HERE))
         if words[0] not in ("runs", "compare", "export") and "--config" not in words:

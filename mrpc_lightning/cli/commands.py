@@ -210,7 +210,6 @@ def study(cli: CLI) -> None:
     if missing := [name for name in ("scipy", "optuna") if find_spec(name) is None]:
         raise InputError(f"study: needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}")
     from mrpc_lightning.study import plan, search  # scipy and Optuna take seconds to import
-    from mrpc_lightning.study.models import read_unlabelled
     from mrpc_lightning.study.study import Study
 
     config, first = cli.config, cli.config.trainer.logger
@@ -242,8 +241,6 @@ def study(cli: CLI) -> None:
         )
     if config.distill and config.folds and seeds < config.folds:
         raise InputError(f"--distill: needs a run for each of {config.folds} folds; give --seeds {config.folds}")
-    if config.distill_file and not config.distill:
-        raise InputError("--distill_file: goes with --distill")
     if "trials" in given and not config.search:
         raise InputError("--trials: goes with --search")
     if not makes_folder(first):
@@ -272,5 +269,4 @@ def study(cli: CLI) -> None:
                 raise InputError(f"--grid: {setting.name} is the same as another setting")
     fold = f"1/{config.folds}" if config.folds else None
     plan.data_of(recipes[0], fold=fold).read("train")  # a mistake in the pairs shows before any run
-    unlabelled = read_unlabelled(recipes[0], config.distill_file) if config.distill_file else None
-    Study(chosen, recipe_of, words, config.workers).run(config.soup, config.distill, unlabelled)
+    Study(chosen, recipe_of, words, config.workers).run(config.soup, config.distill)

@@ -83,10 +83,6 @@ OWN_FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "soup": {"action": "store_true", "help": "Also average the weights of the best setting's runs."},
         "distill": {"action": "store_true", "help": "Also train one model on the probabilities of these runs."},
-        "distill_file": {
-            "type": str | None,
-            "help": "Pairs without labels: that model also learns what these runs say of them.",
-        },
         "workers": {"type": int, "default": 1, "help": "Runs at a time; they share this machine's cores."},
         "name": {"type": str, "default": "study", "help": "The study's folder within tb_logs."},
     },

@@ -125,7 +125,7 @@ class Predictor:
         Raises:
             InputError: If a line is not UTF-8; with `strict`, if it holds no pair.
         """
-        number, bad = 0, list[int]()
+        number = bad = first = 0  # lines: read, without a pair, the first of these
         try:
             for number, line in enumerate(lines, 1):
                 is_header = number == 1 and line.rstrip("\r\n").split("\t") == list(columns)
@@ -134,14 +134,13 @@ class Predictor:
                     if problem and strict:
                         raise InputError(f"standard input, line {number}: {problem}")
                     found = None if problem else self.predict([pair])[0]
-                    bad += [number] * bool(problem)
+                    if problem:
+                        bad, first = bad + 1, first or number
                     yield self._show_line(row, found, problem and f"line {number}: {problem}")
         except UnicodeDecodeError as error:
             raise InputError(f"standard input, line {number + 1} or soon after: not UTF-8") from error
         if bad:
-            rank_zero_warn(
-                f"standard input: {count(len(bad), 'line')} without a prediction, the first of them {bad[0]}"
-            )
+            rank_zero_warn(f"standard input: {count(bad, 'line')} without a prediction, the first of them {first}")
 
     def _show_line(self, row: dict[str, Any] | None, found: Prediction | None, problem: str) -> str:
         if row is None:

@@ -21,15 +21,15 @@ from mrpc_lightning.deploy.predictor import Predictor
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.origin import HASHES, read_checkpoint
-from mrpc_lightning.pairs.sources import COLUMNS, digest
+from mrpc_lightning.pairs.sources import digest
 from mrpc_lightning.report.metrics import Array, both, measure
 from mrpc_lightning.run.checkpoint import mean
 from mrpc_lightning.run.run import Run, replacing
-from mrpc_lightning.study.plan import Unit, data_of
+from mrpc_lightning.study.plan import Unit
 from mrpc_lightning.study.predictions import Predictions, left_out
 from mrpc_lightning.study.results import beside
 
-OWN_LABEL = 0.5  # share of a training pair's label in what a distilled model learns; the rest is the other models'
+OWN_LABEL = 0.5  # share of the label in what a distilled model learns; the rest is the other models'
 
 
 def soup(folder: Path, units: Sequence[Unit], command: Callable[[Sequence[str]], None]) -> dict[str, Any]:
@@ -98,55 +98,27 @@ def predict(content: Mapping[str, Any], pairs: Dataset) -> Array:
     return numpy.array([[*one.probabilities.values()][1] for one in found])
 
 
-def read_unlabelled(recipe: Mapping[str, Any], path: str) -> Dataset:
-    """Read pairs without labels, for a distilled model to learn.
-
-    Args:
-        recipe: A run's recipe, which names the columns.
-        path: The file.
-
-    Raises:
-        InputError: If they are not in order.
-    """
-    try:
-        return data_of(recipe, predict_file=path).read("predict")
-    except InputError as error:
-        raise InputError(str(error).replace("data.predict_file", "--distill_file", 1)) from error
-
-
-def teach(folder: Path, units: Sequence[Unit], unlabelled: Dataset | None = None) -> Unit:
+def teach(folder: Path, units: Sequence[Unit]) -> Unit:
     """Write the training pairs with the probabilities that the runs of a setting give them, for one run to learn.
 
-    A training pair's probability is the mean over the runs that have not seen it, where there are folds, else over all
-    of them; half of what is learned is that, and half the label. Of a pair without a label it is the mean over all of
-    the runs. What is there already, of the same runs and pairs, is taken as it is.
-
-    Args:
-        folder: The study's folder.
-        units: The finished runs of the setting.
-        unlabelled: Pairs without labels.
+    A pair's probability is the mean over the runs that have not seen it, where there are folds, else over all of them.
+    Half of what is learned is the label. What is there already, of the same runs, is taken as it is.
 
     Returns:
-        The unit that learns them, for as many epochs as the runs and with their other values.
+        The unit that learns them, as long as the runs did and with their other values.
 
     Raises:
-        InputError: If no run has left out some of the training pairs.
+        InputError: If no run has left out some of the pairs.
     """
     first, data = units[0], units[0].data
-    about = [(unit.setting.folder, unit.seed, unit.run.metrics.get("optimizer_step")) for unit in units]
-    known = repr((OWN_LABEL, about)) + (digest(unlabelled) if unlabelled else "")
-    name = f"distilled-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+    runs = [(unit.setting.folder, unit.seed, unit.run.metrics.get("optimizer_step")) for unit in units]
+    name = f"distilled-{hashlib.sha256(repr((OWN_LABEL, runs)).encode()).hexdigest()[:8]}"
     files = {split: Run(folder).path(f"{name}.{split}.jsonl") for split in ("validation", "train")}
     if not files["train"].is_file():
         values: dict[str, Any] = {**data.hparams, "fold": None}
         pairs = MRPCDataModule(**values).read("train")
         soft = (1 - OWN_LABEL) * probabilities(units, pairs) + OWN_LABEL * numpy.array(pairs["label"][:])
-        learned = {name: [*pairs[name]] for name in COLUMNS} | {"soft": soft.tolist()}
-        if unlabelled:
-            shares = mean_probabilities(units, unlabelled)
-            more = {**unlabelled[:], "label": (shares > 0.5).astype(int).tolist(), "soft": shares.tolist()}
-            learned = {name: [*column, *more[name]] for name, column in learned.items()}
-        for split, table in (("validation", first.validation_pairs[:]), ("train", learned)):
+        for split, table in (("validation", first.validation_pairs[:]), ("train", {**pairs[:], "soft": soft.tolist()})):
             named = {**table, "label": [data.hparams["label_names"][label] for label in table["label"]]}
             rows = (dict(zip(named, one, strict=True)) for one in zip(*named.values(), strict=True))
             text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
@@ -167,18 +139,13 @@ def probabilities(units: Sequence[Unit], pairs: Dataset) -> Array:
         InputError: If no run has left out some of the pairs.
     """
     if units[0].fold is None:
-        return mean_probabilities(units, pairs)
+        found = numpy.stack([predict(read_checkpoint(unit.run.best), pairs) for unit in units])
+        return numpy.asarray(found.mean(axis=0))
     shares = {(first, second): share for (_, first, second, _), share in left_out(units).items()}
     keys = [*zip(pairs["sentence1"], pairs["sentence2"], strict=True)]
     if missing := sum(key not in shares for key in keys):
         raise InputError(f"--distill: {missing:,} training pairs were left out by no run; give more --seeds")
     return numpy.array([shares[key] for key in keys])
-
-
-def mean_probabilities(units: Sequence[Unit], pairs: Dataset) -> Array:
-    """Return the mean of what all of the runs say of pairs, of shape (pairs,)."""
-    found = [predict(read_checkpoint(unit.run.best), pairs) for unit in units]
-    return numpy.asarray(numpy.mean(found, axis=0))
 
 
 def row(name: str, run: Run, split: str, units: Sequence[Unit]) -> dict[str, Any]:

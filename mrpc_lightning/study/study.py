@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
-from datasets import Dataset
 from filelock import FileLock
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
@@ -44,26 +43,25 @@ class Study:
         self.plan, self.folder, self.words, self.workers = plan, plan.study, words, workers
         self.recipe_of = functools.cache(recipe_of)
 
-    def run(self, soup: bool, distill: bool, unlabelled: Dataset | None = None) -> None:
+    def run(self, soup: bool, distill: bool) -> None:
         """Do what is left, and write the tables.
 
         Args:
             soup: Whether to average the weights of the best setting's runs.
             distill: Whether to train a model on their probabilities.
-            unlabelled: Pairs without labels, for that model to learn as well.
 
         Raises:
             InputError: If a run in the folder is of another recipe, or no run can be trained.
             Stopped: If a signal asks for it; the message says what the same command will do.
         """
         try:
-            self._run(soup, distill, unlabelled)
+            self._run(soup, distill)
         except Stopped as stopped:
             done = count(sum(bool(unit.scores) for unit in self.plan.units()), "run")
             how = f"stopped; {done} finished, and the same command continues there{requeue(stopped.signum)}"
             raise Stopped(stopped.signum, how) from stopped
 
-    def _run(self, soup: bool, distill: bool, unlabelled: Dataset | None) -> None:
+    def _run(self, soup: bool, distill: bool) -> None:
         self.check_recipes()
         work = self.work(self.plan)
         if work.failed and not work.finished:
@@ -84,9 +82,7 @@ class Study:
             if own and soup:
                 found["models"].append(models.soup(self.folder, own, self.command))
             if own and distill:
-                found["models"].append(self.distill(own, unlabelled))
-                learned = Run(found["models"][-1]["folder"])
-                found["warnings"] += [f"the distilled model: {one}" for one in learned.metrics["warnings"]]
+                found["models"].append(self.distill(own))
             self.write(found, best)
             self.show(found)
 
@@ -140,13 +136,12 @@ class Study:
                     what = f"is a run with {key} {values[0]}, not {values[1]}"
                     raise InputError(f"{unit.run.folder}: {what}; give this study another --name")
 
-    def distill(self, units: Sequence[Unit], unlabelled: Dataset | None) -> dict[str, Any]:
+    def distill(self, units: Sequence[Unit]) -> dict[str, Any]:
         """Train a model on the probabilities of a setting's runs, and return its row of the table."""
-        unit = models.teach(self.folder, units, unlabelled)
+        unit = models.teach(self.folder, units)
         if failed := self.work(Grid(self.folder, [unit.setting], 1, None)).failed:
             raise InputError(f"--distill: {failed[unit]}")
-        of = f" of these pairs and of {len(unlabelled):,} without labels" if unlabelled else ""
-        name = f"one model that learned what {len(units)} runs say{of}, its epoch chosen on the validation split"
+        name = f"one model that learned what {len(units)} runs say, its epoch chosen on the validation split"
         return models.row(name, unit.run, "validation", units)
 
     def command(self, words: Sequence[str]) -> None:
