@@ -31,6 +31,7 @@ from mrpc_lightning.deploy.parts import Part, find_parts, locked, read_part, wri
 from mrpc_lightning.deploy.tables import ENDINGS
 from mrpc_lightning.errors import InputError, Stopped
 from mrpc_lightning.model import ParaphraseClassifier
+from mrpc_lightning.nn.speedups import packed
 from mrpc_lightning.pairs.checks import describe, unusable
 from mrpc_lightning.pairs.files import Table, find_files, read_chunks
 from mrpc_lightning.pairs.tables import PREDICTION, PROBLEM, Predicted, check_names, new_columns
@@ -124,20 +125,22 @@ def run(
         about = [made_by, data.hparams["eval_batch_size"], weights(model), digests]
         folder = path.with_name(f"{path.name}.{digest(about)[:12]}.parts")
         data.trainer = trainer
-        with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
+        assert model.model is not None
+        once = packed(model.model, trainer.strategy.root_device)  # else for each part
+        with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), once:
             parts = find_parts(folder, sizes)
             if trainer.world_size > 1:  # the processes can agree once a call of the Trainer has brought them together
-                first = next(pairs for _, _, pairs in read(data, digests) if len(pairs))
+                first = next(pairs for table, _ in read(data, digests) if len(pairs := usable(data, table)))
                 score(trainer, model, load(data, first.select([0])))
                 parts = trainer.strategy.broadcast(parts)
             if done := sum(parts.values()):
                 say(trainer, f"{done:,} of {sum(sizes):,} pairs are done, in {folder}; now the others")
             bar, step = show_progress(trainer, sum(sizes), done), trainer.world_size
-            for number, (_, _, pairs) in enumerate(read(data, digests)):
+            for number, (table, _) in enumerate(read(data, digests)):
                 own = [part for part in parts if part.chunk == number]
-                if sum(parts[part] for part in own) == len(pairs):
+                if sum(parts[part] for part in own) == sizes[number]:
                     continue
-                loader, begin = load(data, pairs), own[-1].end if own else 0
+                loader, begin = load(data, usable(data, table)), own[-1].end if own else 0
                 sampler: Any = loader.sampler  # of rows
                 batches = sampler.batches
                 while begin < len(batches):
@@ -186,8 +189,8 @@ def chunks(data: MRPCDataModule) -> Iterator[Table]:
     return data.reader.chunks(CHUNK)
 
 
-def read(data: MRPCDataModule, digests: Sequence[str]) -> Iterator[tuple[Table, dict[int, str], Dataset]]:
-    """Yield the rows again: each chunk, why some of its rows cannot be scored, and the pairs of the others.
+def read(data: MRPCDataModule, digests: Sequence[str]) -> Iterator[tuple[Table, dict[int, str]]]:
+    """Yield the rows again: each chunk, and why some of its rows cannot be scored.
 
     Raises:
         InputError: If they are others than those whose digests these are.
@@ -195,8 +198,12 @@ def read(data: MRPCDataModule, digests: Sequence[str]) -> Iterator[tuple[Table, 
     for table, expected in zip_longest(chunks(data), digests):
         if table is None or digest(table.columns) != expected:
             raise InputError(f"{data.source('predict')}: changed while it was read; try again")
-        bad = unusable(table, data.reader.columns[:2])
-        yield table, bad, data.reader.check(table, labelled=False, skip=True)[0]
+        yield table, unusable(table, data.reader.columns[:2])
+
+
+def usable(data: MRPCDataModule, table: Table) -> Dataset:
+    """Return the pairs of the rows that can be scored."""
+    return data.reader.check(table, labelled=False, skip=True)[0]
 
 
 def load(data: MRPCDataModule, pairs: Dataset) -> DataLoader[Any]:
@@ -207,7 +214,7 @@ def load(data: MRPCDataModule, pairs: Dataset) -> DataLoader[Any]:
 
 def predicted(
     folder: Path,
-    chunks: Iterator[tuple[Table, dict[int, str], Dataset]],
+    chunks: Iterator[tuple[Table, dict[int, str]]],
     label_names: Sequence[str],
     calibration: Calibration | None,
 ) -> Iterator[Predicted]:
@@ -216,8 +223,8 @@ def predicted(
     Raises:
         InputError: If a part is missing or damaged.
     """
-    for number, (table, bad, pairs) in enumerate(chunks):
-        found: Array = numpy.full((len(pairs), 2), numpy.nan)
+    for number, (table, bad) in enumerate(chunks):
+        found: Array = numpy.full((len(table) - len(bad), 2), numpy.nan)
         parts = sorted(folder.glob(f"{number:06}.*.npz"))
         with contextlib.suppress(OSError):
             for path in parts:
