@@ -126,10 +126,10 @@ def run(
         folder = path.with_name(f"{path.name}.{digest(about)[:12]}.parts")
         data.trainer = trainer
         assert model.model is not None
-        once = packed(model.model, trainer.strategy.root_device)  # else for each part
+        once = packed(model.model, trainer.strategy.root_device)  # in one process, else for each part
         with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), once:
             parts = find_parts(folder, sizes)
-            if trainer.world_size > 1:  # the processes can agree once a call of the Trainer has brought them together
+            if trainer.world_size > 1 and any(sizes):  # they can agree once a call of the Trainer has joined them
                 first = next(pairs for table, _ in read(data, digests) if len(pairs := usable(data, table)))
                 score(trainer, model, load(data, first.select([0])))
                 parts = trainer.strategy.broadcast(parts)

@@ -282,17 +282,17 @@ def _collate(
     tokenizer: PreTrainedTokenizerBase, both_orders: bool, width: int | None, multiple: int, rows: pyarrow.Table
 ) -> dict[str, torch.Tensor]:
     # As transformers' DataCollatorWithPadding does, which takes twice as long over lists of Python's numbers.
-    fillers = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id, "attention_mask": 0}
+    fillers = {"token_type_ids": tokenizer.pad_token_type_id, "attention_mask": 0, "special_tokens_mask": 1}
     batch: dict[str, torch.Tensor] = {}
     for name in rows.column_names:
         column = rows.column(name).combine_chunks()
-        if name not in fillers:
+        if name in ("labels", "soft_labels"):
             batch[name] = torch.tensor(column.to_pylist())
             continue
         lengths = column.value_lengths().to_numpy()[:, None]
         places = numpy.arange(-(-(width or lengths.max()) // multiple) * multiple)
         is_token = places < lengths if tokenizer.padding_side == "right" else places >= len(places) - lengths
-        padded = numpy.full(is_token.shape, fillers[name])
+        padded = numpy.full(is_token.shape, fillers.get(name, tokenizer.pad_token_id), dtype=numpy.int64)
         padded[is_token] = column.flatten().to_numpy()
         batch[name] = torch.from_numpy(padded)
     if both_orders:
