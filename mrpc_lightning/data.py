@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from mrpc_lightning import demo, origin
 from mrpc_lightning.errors import InputError
 from mrpc_lightning.pairs import hashes, sources
-from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, make_loader, share_out
+from mrpc_lightning.pairs.batches import WINDOW, EvaluationBatches, TrainingBatches, share_out
 from mrpc_lightning.pairs.large import positives
+from mrpc_lightning.pairs.loader import make_loader
 from mrpc_lightning.pairs.reader import Reader
 from mrpc_lightning.pairs.tokens import cache_key, lengths, load_tokenizer, pack, swap, tokenize, unpack
 from mrpc_lightning.pairs.values import check_values
@@ -149,12 +150,11 @@ class MRPCDataModule(LightningDataModule):
         """Download, once on each machine, what the Hub has."""
         if self.tokens:
             return
-        values = self.hparams
         self.load_tokenizer()
         stage = self.trainer.state.fn.value if self.trainer and self.trainer.state.fn else "fit"
         own = [self.reader.has("train") or self.reader.has(self.reader.name_of(one)) for one in self._splits(stage)]
-        if not (values["data_dir"] or all(own)):
-            sources.read_hub(values["dataset_name"], values["dataset_config"])
+        if not (self.hparams["data_dir"] or all(own)):
+            sources.read_hub(self.hparams["dataset_name"], self.hparams["dataset_config"])
 
     def setup(self, stage: str) -> None:
         """Read, check and tokenize the splits that a stage ("fit", "validate", "test" or "predict") needs.

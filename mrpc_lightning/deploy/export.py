@@ -30,7 +30,8 @@ from mrpc_lightning.errors import InputError
 from mrpc_lightning.hub import transport_error
 from mrpc_lightning.model import ParaphraseClassifier
 from mrpc_lightning.nn.speedups import predicting
-from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
+from mrpc_lightning.pairs.batches import EvaluationBatches
+from mrpc_lightning.pairs.loader import make_loader
 from mrpc_lightning.pairs.tokens import lengths
 from mrpc_lightning.report.calibration import FILE, Calibration
 from mrpc_lightning.report.metrics import measure

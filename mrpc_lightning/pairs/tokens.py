@@ -20,8 +20,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mrpc_lightning import hub, origin
 from mrpc_lightning.errors import InputError
-from mrpc_lightning.pairs.batches import EvaluationBatches, make_loader
+from mrpc_lightning.pairs.batches import EvaluationBatches
 from mrpc_lightning.pairs.large import cores, folder, working_in
+from mrpc_lightning.pairs.loader import make_loader
 from mrpc_lightning.pairs.sources import LARGE, PIECE, pieces
 
 Encode = Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]
