@@ -43,11 +43,18 @@ class Difference:
 
     @property
     def needed(self) -> int | None:
-        """Seeds that would show a difference of a point, with a power of 80 %; None if these are too few to say."""
+        """Seeds that would show a difference of a point, with a power of 80 %; None if these are too few to say.
+
+        The power is that of the paired t-test, which that of the sign-flip test is close to.
+        """
         if self.seeds < fewest(self.comparisons):
             return None
-        quantiles = float(stats.norm.ppf((1 - LEVEL / self.comparisons / 2, POWER)).sum())
-        return max(fewest(self.comparisons), math.ceil((quantiles * self.sd / POINT) ** 2))
+        level = LEVEL / self.comparisons
+        quantiles = float(stats.norm.ppf((1 - level / 2, POWER)).sum())  # of many seeds; of few it takes more
+        seeds = max(fewest(self.comparisons), math.ceil((quantiles * self.sd / POINT) ** 2))
+        while self.sd and power(seeds, POINT / self.sd, level) < POWER:
+            seeds += 1
+        return seeds
 
     @property
     def verdict(self) -> str:
@@ -62,6 +69,12 @@ class Difference:
 def fewest(comparisons: int) -> int:
     """Return the fewest seeds with which a corrected p can lie under 0.05: that of n sign flips is at least 2 / 2^n."""
     return math.floor(math.log2(2 * comparisons / LEVEL)) + 1
+
+
+def power(seeds: int, effect: float, level: float) -> float:
+    """Return how often the paired t-test shows a difference of so many standard deviations, one side's chance alone."""
+    limit = stats.t.ppf(1 - level / 2, seeds - 1)
+    return float(stats.nct.sf(limit, seeds - 1, math.sqrt(seeds) * effect))
 
 
 def summarize(values: Sequence[float]) -> dict[str, float | None]:

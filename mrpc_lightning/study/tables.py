@@ -33,11 +33,11 @@ def of_settings(study: Mapping[str, Any]) -> Rows:
 
 def of_differences(comparisons: Sequence[Mapping[str, Any]]) -> Rows:
     """Return the table of the differences from the first setting."""
-    header = "against the first||difference|over seeds|over seeds and pairs|p, Holm|P(better)|seeds for 1 point|verdict"
+    header = "against the first||difference|over seeds|over seeds and pairs|p, Holm|seeds won|seeds for 1 point|verdict"
     rows = [header.split("|")]
     for one in comparisons:
         numbers = [points(one["mean"], "{:+.2f}"), bounds(one["interval"]), bounds(one["over_pairs"])]
-        last = [f"{one['p']:.3f}", f"{one['better']:.2f}", str(one["needed"] or "-"), one["verdict"]]
+        last = [f"{one['p']:.3f}", f"{100 * one['better']:.0f} %", str(one["needed"] or "-"), one["verdict"]]
         rows.append([one["setting"], METRICS[one["metric"]], *numbers, *last])
     return rows
 
@@ -77,6 +77,8 @@ def verdicts(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
         low, high = one["interval"] or (0, 0)
         why = ", as p is not below 0.05" * (low > 0 or high < 0) or ", as the interval holds 0" * bool(one["interval"])
         verdict = one["verdict"] + why * (one["verdict"] == "no difference shown")
+        if one["verdict"] in ("improved", "worse") and (wide := one["over_pairs"]) and wide[0] <= 0 <= wide[1]:
+            verdict += f" on these pairs; on others not shown: over seeds and pairs the interval is {bounds(wide)}"
         if one["verdict"].startswith("too few") and one["differ"] < one["seeds"]:
             verdict += f", as the two differ on {one['differ']} of {one['seeds']} seeds"
         found = f"{points(one['mean'], '{:+.2f}')} points of F1 over {one['seeds']} seeds"

@@ -8,6 +8,7 @@ import numpy
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
 from mrpc_lightning.study.statistics import (
     compare,
@@ -19,6 +20,7 @@ from mrpc_lightning.study.statistics import (
     sign_flip,
     summarize,
 )
+from mrpc_lightning.study.tables import verdicts
 
 DIFFERENCES = numpy.array([0.012, -0.004, 0.021, 0.008, 0.015, -0.001, 0.009])
 
@@ -77,8 +79,32 @@ def test_a_difference_counts_where_interval_and_p_agree_and_seeds_suffice() -> N
     mixed = base + numpy.array([0.03, -0.02, 0.01, -0.01, 0.02, -0.015, 0.0, 0.01])
     found = compare(mixed, base)
     assert found.verdict == "no difference shown" and found.seeds == 8
-    # (z(0.975) + z(0.8))^2 (sd / difference)^2
-    assert found.needed == numpy.ceil((2.8016 * numpy.std(mixed - base, ddof=1) / 0.01) ** 2)
+
+
+@pytest.mark.parametrize("comparisons", [1, 3])
+@pytest.mark.parametrize("sd", [0.0, 0.003, 0.0081, 0.014, 0.03, 0.2])
+def test_the_seeds_for_a_point_are_those_of_the_paired_t_test(sd: float, comparisons: int) -> None:
+    found = replace(compare(DIFFERENCES, 0 * DIFFERENCES), sd=sd, comparisons=comparisons)
+    expected = 0.0
+    if sd:
+        expected = TTestPower().solve_power(effect_size=0.01 / sd, power=0.8, alpha=0.05 / comparisons)
+    assert found.needed == max(fewest(comparisons), numpy.ceil(expected))
+
+
+def test_so_many_seeds_show_a_point_in_four_studies_of_five() -> None:
+    needed = replace(compare(DIFFERENCES, 0 * DIFFERENCES), sd=0.0081).needed
+    assert needed == 8
+    drawn = numpy.random.default_rng(0).normal(0.01, 0.0081, (400, needed))
+    assert 0.78 < numpy.mean([sign_flip(one) < 0.05 for one in drawn]) < 0.9
+
+
+def test_an_improvement_that_is_not_shown_for_other_pairs_says_so() -> None:
+    better = numpy.array([0.01, 0.02, 0.015, 0.012, 0.018, 0.011, 0.013, 0.02])
+    row = {**vars(compare(better, 0 * better)), "metric": "f1", "setting": "b", "against": "a", "verdict": "improved"}
+    [held], [not_held] = (verdicts([{**row, "over_pairs": span}]) for span in ((0.001, 0.02), (-0.002, 0.02)))
+    assert held.startswith("b against a: improved; +1.49 points of F1 over 8 seeds")
+    assert not_held.startswith("b against a: improved on these pairs; on others not shown: ")
+    assert "the interval is [-0.20, +2.00]; +1.49 points" in not_held
 
 
 def score(metric: str, labels: NDArray[Any], predicted: NDArray[Any]) -> float:
