@@ -130,13 +130,13 @@ def run(
         with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), once:
             parts = find_parts(folder, sizes)
             if trainer.world_size > 1 and any(sizes):  # they can agree once a call of the Trainer has joined them
-                first = next(pairs for table, _ in read(data, digests) if len(pairs := usable(data, table)))
+                first = next(pairs for table in read(data, digests) if len(pairs := usable(data, table)))
                 score(trainer, model, load(data, first.select([0])))
                 parts = trainer.strategy.broadcast(parts)
             if done := sum(parts.values()):
                 say(trainer, f"{done:,} of {sum(sizes):,} pairs are done, in {folder}; now the others")
             bar, step = show_progress(trainer, sum(sizes), done), trainer.world_size
-            for number, (table, _) in enumerate(read(data, digests)):
+            for number, table in enumerate(read(data, digests)):
                 own = [part for part in parts if part.chunk == number]
                 if sum(parts[part] for part in own) == sizes[number]:
                     continue
@@ -156,7 +156,7 @@ def run(
                     step = trainer.strategy.broadcast(max(1, rounds) * trainer.world_size)
             bar.close()
             if trainer.is_global_zero:
-                predictions = predicted(folder, read(data, digests), names, calibration)
+                predictions = predicted(folder, data, digests, names, calibration)
                 with replacing(folder / "table") as temporary:
                     tables.write(temporary, kind, predictions, names, bad_rows > 0, schema)
                 os.replace(folder / "table", path)
@@ -189,8 +189,8 @@ def chunks(data: MRPCDataModule) -> Iterator[Table]:
     return data.reader.chunks(CHUNK)
 
 
-def read(data: MRPCDataModule, digests: Sequence[str]) -> Iterator[tuple[Table, dict[int, str]]]:
-    """Yield the rows again: each chunk, and why some of its rows cannot be scored.
+def read(data: MRPCDataModule, digests: Sequence[str]) -> Iterator[Table]:
+    """Yield the rows to predict again.
 
     Raises:
         InputError: If they are others than those whose digests these are.
@@ -198,7 +198,7 @@ def read(data: MRPCDataModule, digests: Sequence[str]) -> Iterator[tuple[Table, 
     for table, expected in zip_longest(chunks(data), digests):
         if table is None or digest(table.columns) != expected:
             raise InputError(f"{data.source('predict')}: changed while it was read; try again")
-        yield table, unusable(table, data.reader.columns[:2])
+        yield table
 
 
 def usable(data: MRPCDataModule, table: Table) -> Dataset:
@@ -214,16 +214,18 @@ def load(data: MRPCDataModule, pairs: Dataset) -> DataLoader[Any]:
 
 def predicted(
     folder: Path,
-    chunks: Iterator[tuple[Table, dict[int, str]]],
+    data: MRPCDataModule,
+    digests: Sequence[str],
     label_names: Sequence[str],
     calibration: Calibration | None,
 ) -> Iterator[Predicted]:
-    """Yield the chunks with their predictions.
+    """Yield the rows with their predictions, or why some of them have none.
 
     Raises:
         InputError: If a part is missing or damaged.
     """
-    for number, (table, bad) in enumerate(chunks):
+    for number, table in enumerate(read(data, digests)):
+        bad = unusable(table, data.reader.columns[:2])
         found: Array = numpy.full((len(table) - len(bad), 2), numpy.nan)
         parts = sorted(folder.glob(f"{number:06}.*.npz"))
         with contextlib.suppress(OSError):

@@ -72,7 +72,13 @@ def fewest(comparisons: int) -> int:
 
 
 def power(seeds: int, effect: float, level: float) -> float:
-    """Return how often the paired t-test shows a difference of so many standard deviations, one side's chance alone."""
+    """Return the power of the two-sided paired t-test.
+
+    Args:
+        seeds: Number of seeds.
+        effect: The mean difference, in standard deviations of the differences.
+        level: Below which p counts.
+    """
     limit = stats.t.ppf(1 - level / 2, seeds - 1)
     return float(stats.nct.sf(limit, seeds - 1, math.sqrt(seeds) * effect))
 
